@@ -1,0 +1,1 @@
+"""The order in which things happen; Prefect and the command line live here only."""

@@ -1,0 +1,1 @@
+"""Cycle, grid, channels, schemas, artefacts and errors: numpy, xarray and pydantic only."""

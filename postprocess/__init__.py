@@ -1,0 +1,1 @@
+"""From a stream of forecast steps to published products."""

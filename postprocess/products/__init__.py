@@ -1,0 +1,1 @@
+"""Products derived while the forecast streams by."""
