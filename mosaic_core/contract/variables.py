@@ -59,7 +59,8 @@ _TEMPERATURE = (
 # Packing may leave -1e-6 where the air is dry; the gate has a stricter test of the sign.
 _HUMIDITY = tuple(
     (-1e-6, highest)
-    for highest in (3e-4, 3e-4, 3e-4, 3e-3, 3e-3, 3e-3, 8e-3, 12e-3, 18e-3, 25e-3, 45e-3, 45e-3, 45e-3)
+    for highest in (3e-4, 3e-4, 3e-4, 3e-3, 3e-3, 3e-3, 8e-3, 12e-3, 18e-3, 25e-3)
+    + (45e-3,) * 3
 )  # fmt: skip
 
 VARIABLES = (

@@ -47,7 +47,5 @@ VARIANTS = {
 def variant(name: str) -> Variant:
     """The variant of that name; InputError names the ones that exist."""
     if name not in VARIANTS:
-        raise InputError(
-            f"unknown variant {name!r}", remedy=f"choose one of {', '.join(VARIANTS)}"
-        )
+        raise InputError(f"unknown variant {name!r}", remedy=f"choose one of {', '.join(VARIANTS)}")
     return VARIANTS[name]
