@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -12,6 +12,11 @@ from mosaic_core.contract.errors import InputError
 
 CYCLE_HOURS = (0, 6, 12, 18)
 _FORMS = re.compile(r"^(\d{4})-?(\d{2})-?(\d{2})[T ]?(\d{2})(?::?00(?::?00)?)?(?:Z|UTC|\+00:00)?$")
+
+
+def _numbers(match: re.Match[str]) -> tuple[int, int, int, int]:
+    year, month, day, hour = map(int, match.groups())
+    return year, month, day, hour
 
 
 @dataclass(frozen=True, order=True)
@@ -22,11 +27,11 @@ class Cycle:
     not UTC.
     """
 
-    datetime: datetime
+    datetime: dt.datetime
 
     def __post_init__(self) -> None:
         moment = self.datetime
-        if moment.utcoffset() != timedelta(0):
+        if moment.utcoffset() != dt.timedelta(0):
             raise InputError(f"cycle {moment!s} is not in UTC", remedy="give a time in UTC")
         on_the_hour = moment == moment.replace(minute=0, second=0, microsecond=0)
         if moment.hour not in CYCLE_HOURS or not on_the_hour:
@@ -44,7 +49,7 @@ class Cycle:
                 f"cannot read {text!r} as a cycle", remedy="write it like 2026-11-23T00Z"
             )
         try:
-            return cls(datetime(*map(int, match.groups()), tzinfo=UTC))  # type: ignore[misc, arg-type]
+            return cls(dt.datetime(*_numbers(match), tzinfo=dt.UTC))
         except ValueError as error:
             raise InputError(f"{text!r} is not a date: {error}", remedy="check the date") from None
 
@@ -52,12 +57,12 @@ class Cycle:
     def from_datetime64(cls, time: np.datetime64) -> Cycle:
         """The cycle at a naive numpy time, taken as UTC."""
         seconds = int(time.astype("datetime64[s]").astype(np.int64))
-        return cls(datetime.fromtimestamp(seconds, tz=UTC))
+        return cls(dt.datetime.fromtimestamp(seconds, tz=dt.UTC))
 
     @classmethod
-    def latest_before(cls, moment: datetime) -> Cycle:
+    def latest_before(cls, moment: dt.datetime) -> Cycle:
         """The newest cycle whose initial time is not after `moment` (aware)."""
-        utc = moment.astimezone(UTC)
+        utc = moment.astimezone(dt.UTC)
         return cls(utc.replace(hour=utc.hour // 6 * 6, minute=0, second=0, microsecond=0))
 
     @property
@@ -77,7 +82,7 @@ class Cycle:
 
     def shift(self, hours: int) -> Cycle:
         """The cycle `hours` later (a multiple of 6; negative for earlier)."""
-        return Cycle(self.datetime + timedelta(hours=hours))
+        return Cycle(self.datetime + dt.timedelta(hours=hours))
 
     def history(self, count: int, spacing_hours: int) -> tuple[Cycle, ...]:
         """`count` cycles `spacing_hours` apart, oldest first, ending with this one."""

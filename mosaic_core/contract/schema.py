@@ -214,8 +214,8 @@ def channels_to_dataset(
     ]
     coords = {**leading, "latitude": LATITUDE, "longitude": LONGITUDE}
     dataset = xr.merge(parts, join="exact").assign_coords(coords)
-    for name in dataset.coords:
-        dataset[name].attrs.update(COORDINATE_ATTRIBUTES.get(str(name), {}))
+    for coordinate in dataset.coords:
+        dataset[coordinate].attrs.update(COORDINATE_ATTRIBUTES.get(str(coordinate), {}))
     return dataset
 
 
