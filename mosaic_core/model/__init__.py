@@ -1,0 +1,1 @@
+"""The Mosaic network: configuration, geometry, layers, checkpoints."""
