@@ -11,7 +11,7 @@ NATIVE_SPACING_DEGREES = 0.25
 
 SPACING_DEGREES = 1.5
 LATITUDE: NDArray[np.float64] = np.linspace(-90.0, 90.0, 121, dtype=np.float64)
-LONGITUDE: NDArray[np.float64] = np.arange(240) * SPACING_DEGREES
+LONGITUDE: NDArray[np.float64] = np.arange(0.0, 360.0, SPACING_DEGREES, dtype=np.float64)
 LATITUDE.flags.writeable = False
 LONGITUDE.flags.writeable = False
 

@@ -1,0 +1,69 @@
+"""`mosaic-ops`: the same stage functions as the scheduled flows, with or without a server."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+import click
+
+from mosaic_core.contract.errors import MosaicOpsError
+
+COMMANDS = {
+    "demo": ("flows.cli.run", "demo", "A whole cycle on a made-up atmosphere; needs nothing."),
+    "run": ("flows.cli.run", "run", "One forecast cycle, from the analysis to the published Zarr."),
+    "settings": ("flows.cli.run", "settings", "Every setting, its value here and its meaning."),
+    "model": ("flows.cli.model", "model", "Parity with reference cases, benchmarks."),
+    "weights": ("flows.cli.model", "weights", "Fetch and check the published weights."),
+    "synthetic": ("flows.cli.synthetic", "synthetic", "The made-up atmosphere and its mirror."),
+}
+"""Command -> (module, attribute, short help). Modules load when their command is used."""
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when it is needed, so that `--help` is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in COMMANDS])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mosaic-ops", message="%(package)s %(version)s")
+@click.option("-v", "--verbose", count=True, help="Log more; twice for every detail.")
+def cli(verbose: int) -> None:
+    """Mosaic ensemble forecasts from ECMWF open data: fetch, check, run, publish."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command; a known error is one message on stderr and its own exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except MosaicOpsError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        click.echo("stopped; run the same command again to go on", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)

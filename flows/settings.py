@@ -1,0 +1,155 @@
+"""The one place that reads the environment and a TOML file; everything else is handed Settings.
+
+Order of precedence: command-line options, environment variables `MOSAIC_OPS_<NAME>`, the TOML
+file, the defaults below. Unknown keys anywhere are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mosaic_core.contract.errors import InputError
+from mosaic_core.contract.variants import VARIANTS, Variant
+
+PREFIX = "MOSAIC_OPS_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+
+
+class Settings(BaseModel):
+    """Everything a run needs to know, with defaults that suit one GPU box."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_root: Path = Field(Path("mosaic-data"), description="folder of downloads, archive, stores")
+    published_root: Path | None = Field(
+        None, description="where readers look; by default `published` in the data root"
+    )
+    weights_dir: Path | None = Field(
+        None, description="folder of the weights; by default `weights` in the data root"
+    )
+    variant: str = Field("hres", description="era5 (24-h steps), hres (6-h steps) or mini (demo)")
+    members: int = Field(24, ge=2, le=200, description="ensemble size")
+    lead_hours: int = Field(240, ge=6, le=360, description="length of the forecast in hours")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int | None = Field(None, ge=1, description="members at once; by default what fits")
+    mirrors: tuple[str, ...] = Field(
+        ("ecmwf", "google", "aws"),
+        min_length=1,
+        description="mirrors in order of preference: names, or addresses in ECMWF's layout",
+    )
+    deadline_hours: float = Field(
+        9.0, gt=0, description="hours after the initial time when waiting for an analysis ends"
+    )
+    poll_seconds: float = Field(60.0, gt=0, description="pause between two looks at the mirrors")
+    rounding: Literal["default", "none"] = Field(
+        "default", description="bit rounding of the stored forecast"
+    )
+    notice: str | None = Field(
+        None, description="text that goes on every figure and into every store's metadata"
+    )
+
+    @field_validator("variant")
+    @classmethod
+    def _known_variant(cls, name: str) -> str:
+        if name not in VARIANTS:
+            raise ValueError(f"unknown variant {name!r}, choose one of {', '.join(VARIANTS)}")
+        return name
+
+    @property
+    def model_variant(self) -> Variant:
+        """Step, history and spacing of the chosen variant."""
+        return VARIANTS[self.variant]
+
+    @property
+    def steps(self) -> int:
+        """Model steps that reach `lead_hours`."""
+        return self.model_variant.steps_for(self.lead_hours)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The members, 0-based."""
+        return tuple(range(self.members))
+
+    @property
+    def archive(self) -> Path:
+        """The 1.5 degree analysis archive."""
+        return self.data_root / "analyses.zarr"
+
+    @property
+    def downloads(self) -> Path:
+        """GRIB messages as fetched, one folder per cycle."""
+        return self.data_root / "downloads"
+
+    @property
+    def staging(self) -> Path:
+        """Stores being written; no reader looks here."""
+        return self.data_root / "staging"
+
+    @property
+    def locks(self) -> Path:
+        """One lock file per cycle."""
+        return self.data_root / "locks"
+
+    @property
+    def published(self) -> Path:
+        """Root of the published stores."""
+        return self.published_root or self.data_root / "published"
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the weights bundle."""
+        return self.weights_dir or self.data_root / "weights"
+
+
+def load_settings(config: Path | None = None, **options: Any) -> Settings:
+    """Settings from options (None means not given), environment, TOML file and defaults.
+
+    Raises InputError that lists every unknown key and every bad value with its origin.
+    """
+    environment = _from_environment()
+    named = os.environ.get(CONFIG_VARIABLE)
+    path = config or (Path(named) if named else None)
+    given = {key: value for key, value in options.items() if value is not None}
+    merged = {**(_from_toml(path) if path else {}), **environment, **given}
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise InputError(
+            f"settings are not valid: {faults}",
+            where=str(path or "options and environment"),
+            remedy="`mosaic-ops settings` lists every setting with its meaning and default",
+        ) from None
+
+
+def _from_environment() -> dict[str, Any]:
+    found = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE
+    }
+    if "mirrors" in found:
+        found["mirrors"] = tuple(found["mirrors"].split(","))  # type: ignore[assignment]
+    return found
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"cannot read the configuration: {error.strerror}",
+            where=str(path),
+            remedy=f"check --config and {CONFIG_VARIABLE}",
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"not valid TOML: {error}", where=str(path), remedy="correct the file"
+        ) from None
