@@ -1,0 +1,59 @@
+"""One forecast cycle, from the analysis on a mirror to the published Zarr, as one page.
+
+Every stage validates what it takes, keeps what it made, and is safe to run again: a run killed
+anywhere is finished by running the same cycle again, and a finished cycle is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import stages
+from flows.locks import cycle_lock
+from flows.progress import Reporter
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+
+Run = Callable[..., Any]
+"""How a stage is called: `plainly`, or as a Prefect task (flows.tasks)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cycle: `address` is its folder of stores; `made` says if by this run."""
+
+    cycle: Cycle
+    address: Path
+    made: bool
+
+
+def plainly(stage: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a stage as the plain function it is."""
+    return stage(*arguments)
+
+
+def forecast_cycle(
+    cycle: Cycle, settings: Settings, report: Reporter, run: Run = plainly
+) -> Outcome:
+    """Bring `cycle` to publication and say where it is.
+
+    Raises CycleIsBusyError when another process works on the cycle, and the error of the stage
+    that failed; what was finished before it stays and is not done again.
+    """
+    with cycle_lock(cycle, settings.locks):
+        if address := stages.published_address(cycle, settings):
+            report.say(f"cycle {cycle} is already published in {address}: nothing to do")
+            return Outcome(cycle, address, made=False)
+
+        for analysis in stages.missing_analyses(cycle, settings):
+            source = run(stages.wait, analysis, settings, report)
+            manifest = run(stages.fetch, analysis, source, settings, report)
+            run(stages.archive, analysis, manifest, settings, report)
+
+        state = run(stages.initial_state, cycle, settings, report)
+        staged = run(stages.rollout, cycle, state, settings, report)
+        address = run(stages.publish, cycle, staged, settings, report)
+        return Outcome(cycle, address, made=True)
