@@ -46,8 +46,8 @@ class Settings(BaseModel):
         9.0, gt=0, description="hours after the initial time when waiting for an analysis ends"
     )
     poll_seconds: float = Field(60.0, gt=0, description="pause between two looks at the mirrors")
-    rounding: Literal["default", "none"] = Field(
-        "default", description="bit rounding of the stored forecast"
+    rounding: Literal["table", "none"] = Field(
+        "table", description="bit rounding of the stored forecast: by the table, or none"
     )
     notice: str | None = Field(
         None, description="text that goes on every figure and into every store's metadata"
@@ -94,6 +94,11 @@ class Settings(BaseModel):
     def locks(self) -> Path:
         """One lock file per cycle."""
         return self.data_root / "locks"
+
+    @property
+    def receipts(self) -> Path:
+        """What each stage of each cycle did."""
+        return self.data_root / "receipts"
 
     @property
     def published(self) -> Path:

@@ -1,0 +1,102 @@
+"""What each stage of each cycle did, as files: the truth behind the status page.
+
+`<data root>/receipts/<cycle>/<stage>.json` holds the last attempt of that stage. Prefect's states
+are for display; these survive its database.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.progress import Advance, Reporter
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import DataError
+from mosaic_core.contract.files import write_json_atomic
+
+Status = Literal["running", "done", "failed"]
+
+
+class Receipt(BaseModel):
+    """The last attempt of one stage of one cycle; `reason` says why it failed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cycle: str
+    stage: str
+    status: Status
+    started: dt.datetime
+    finished: dt.datetime | None = None
+    attempt: int = 1
+    host: str
+    process: int
+    reason: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Store as the last attempt of this stage."""
+        path = folder / self.cycle / f"{self.stage}.json"
+        write_json_atomic(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read one receipt; DataError when the file was damaged."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DataError(
+                f"not a receipt: {error.error_count()} faults",
+                where=str(path),
+                remedy="delete the file; the next run of the cycle writes it again",
+            ) from None
+
+    def ended(self, status: Status, reason: str | None = None) -> Self:
+        """This attempt, finished now."""
+        update = {"status": status, "finished": _now(), "reason": reason}
+        return self.model_copy(update=update)
+
+
+def receipts_of(cycle: Cycle, folder: Path) -> tuple[Receipt, ...]:
+    """Receipts of one cycle, in the order in which the stages started."""
+    found = [Receipt.read(path) for path in (folder / cycle.id).glob("*.json")]
+    return tuple(sorted(found, key=lambda receipt: receipt.started))
+
+
+@contextmanager
+def recorded(
+    stage: str, cycle: Cycle, folder: Path, report: Reporter, title: str
+) -> Iterator[Advance]:
+    """Show a stage while it runs and keep its receipt, whether it ends well or not."""
+    receipt = _started(stage, cycle, folder)
+    receipt.write(folder)
+    try:
+        with report.stage(title) as advance:
+            yield advance
+    except BaseException as error:
+        receipt.ended("failed", str(error) or type(error).__name__).write(folder)
+        raise
+    receipt.ended("done").write(folder)
+
+
+def _started(stage: str, cycle: Cycle, folder: Path) -> Receipt:
+    path = folder / cycle.id / f"{stage}.json"
+    attempt = Receipt.read(path).attempt + 1 if path.exists() else 1
+    return Receipt(
+        cycle=cycle.id,
+        stage=stage,
+        status="running",
+        started=_now(),
+        attempt=attempt,
+        host=socket.gethostname(),
+        process=os.getpid(),
+    )
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
