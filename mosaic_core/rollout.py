@@ -1,0 +1,186 @@
+"""The forecast as a stream: all members at one lead, then the next lead.
+
+The device holds the history and one step; the host holds the step that was handed over last.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.errors import InputError, ModelError
+from mosaic_core.model.mosaic import Mosaic
+from mosaic_core.noise import ensemble_noise
+from mosaic_core.state import Clock, initial_state_from_dataset, initial_time
+
+Fields = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Whatever computes a step as `Mosaic.step` does: the network itself, or a faster form."""
+
+    def step(self, history: Tensor, time_features: Tensor, noise: Tensor) -> Tensor:
+        """history (member, time, point, channel), (4,), (member, noise) -> the next state."""
+        ...
+
+
+def forecast(
+    model: Mosaic,
+    initial_state: xr.Dataset,
+    *,
+    numbers: Sequence[int],
+    steps: int,
+    batch_size: int | None = None,
+    engine: Engine | None = None,
+    to_host: Callable[[Iterable[Tensor]], Iterator[Fields]] | None = None,
+) -> Iterator[ForecastStep]:
+    """Step 0 (the analysis), then steps 1 to `steps`, each with all members `numbers`.
+
+    `initial_state` follows INITIAL_STATE. Members are computed `batch_size` at a time (default
+    1); at one batch size a member has the same bits alone as in any ensemble, because the shape
+    of a batch never varies. `engine` computes the steps (default: the model itself).
+    `to_host` turns fields on the device into fields on the host, in order; it may run ahead.
+    The generator raises ModelError, naming member, channel and step, for a value that is not
+    finite. Arguments are checked before the first step is asked for.
+    """
+    chosen = _checked_numbers(numbers)
+    if steps < 0 or (batch_size is not None and batch_size < 1):
+        raise InputError(f"steps {steps} or batch size {batch_size} out of range")
+    start = initial_state_from_dataset(initial_state, model.config)
+    init_time = initial_time(initial_state)
+    physical = torch.from_numpy(start.fields)
+    if physical.shape[1] != model.geometry.points:
+        raise ModelError(
+            f"the initial state has {physical.shape[1]} points, the model {model.geometry.points}"
+        )
+
+    def noise(step: int) -> Tensor:
+        return torch.from_numpy(ensemble_noise(init_time, chosen, step, model.config.noise_dim))
+
+    ahead = predict(
+        model, physical, start.clock, noise, steps, batch_size=batch_size or 1, engine=engine
+    )
+    analysis = image(model, physical[-1:])
+    fields = (image(model, state) for state in ahead)
+    return _stream(model, init_time, chosen, analysis, (to_host or copy_to_host)(fields))
+
+
+def predict(
+    model: Mosaic,
+    physical: Tensor,
+    clock: Clock,
+    noise: Callable[[int], Tensor],
+    steps: int,
+    *,
+    batch_size: int,
+    engine: Engine | None = None,
+) -> Iterator[Tensor]:
+    """States 1 to `steps` in SI units, each (member, point, channel) on the model's device.
+
+    `physical` (time, point, channel) is the shared history, oldest first, `clock` that of its
+    newest state; `noise(step)` is (member, noise_dim), float32 on the CPU.
+    """
+    statistics = model.normalization
+    start = statistics.normalize(physical.to(model.device))
+    history = deque(start[:, None], maxlen=len(start))
+    for step in range(1, steps + 1):
+        following = advance(
+            engine or model, history, clock.features(), noise(step), model.device, batch_size
+        )
+        history.append(following)
+        clock = clock.after(model.config.step_stride)
+        yield statistics.denormalize(following)
+
+
+@torch.no_grad()
+def advance(
+    engine: Engine,
+    history: Iterable[Tensor],
+    time_features: Tensor,
+    noise: Tensor,
+    device: torch.device,
+    batch_size: int,
+) -> Tensor:
+    """All members one step ahead, batch by batch: -> (member, point, channel), normalised.
+
+    Every state of `history` is (member, point, channel), or (1, point, channel) while the
+    members share it. A short last batch is filled up with its last member.
+    """
+    states, times = list(history), time_features.to(device)
+    members = len(noise)
+    parts = []
+    for first in range(0, members, batch_size):
+        batch = torch.arange(first, first + batch_size).clamp(max=members - 1)
+        on_device = batch.to(device)
+        stacked = torch.stack([_members(state, on_device) for state in states], dim=1)
+        result = engine.step(stacked, times, noise[batch].to(device))
+        parts.append(result[: members - first])
+    return torch.cat(parts)
+
+
+def _members(state: Tensor, batch: Tensor) -> Tensor:
+    return state.expand(len(batch), -1, -1) if len(state) == 1 else state[batch]
+
+
+def image(model: Mosaic, state: Tensor) -> Tensor:
+    """(member, point, channel) -> (member, channel, longitude, latitude), contiguous."""
+    grid = (model.geometry.longitudes, model.geometry.latitudes)
+    return state.transpose(1, 2).unflatten(-1, grid).contiguous()
+
+
+def copy_to_host(fields: Iterable[Tensor]) -> Iterator[Fields]:
+    """Each tensor as a numpy array, one at a time."""
+    return (tensor.cpu().numpy() for tensor in fields)
+
+
+def _stream(
+    model: Mosaic,
+    init_time: np.datetime64,
+    numbers: tuple[int, ...],
+    analysis: Tensor,
+    following: Iterator[Fields],
+) -> Iterator[ForecastStep]:
+    channels = model.config.variables
+    shared = analysis.expand(len(numbers), -1, -1, -1).cpu().numpy()
+    yield ForecastStep(init_time, 0, _lead_time(model, 0), numbers, channels, shared)
+    for step, fields in enumerate(following, start=1):
+        check_finite(fields, step, numbers, channels)
+        yield ForecastStep(init_time, step, _lead_time(model, step), numbers, channels, fields)
+
+
+def _lead_time(model: Mosaic, step: int) -> np.timedelta64:
+    return np.timedelta64(step * model.config.step_hours, "h").astype("timedelta64[ns]")
+
+
+def check_finite(
+    fields: Fields, step: int, numbers: tuple[int, ...], channels: tuple[str, ...]
+) -> None:
+    """ModelError naming the first members and channels of `fields` that are not finite."""
+    # A sum over a map is finite exactly when its values are, and needs no second map.
+    faulty = np.argwhere(~np.isfinite(fields.sum(axis=(2, 3))))
+    if len(faulty):
+        listed = ", ".join(
+            f"member {numbers[member]} {channels[channel]}" for member, channel in faulty[:5]
+        )
+        raise ModelError(
+            f"{len(faulty)} maps have values that are not finite: {listed}",
+            where=f"forecast step {step}",
+            remedy="check the weights, and float32 instead of a narrower type",
+        )
+
+
+def _checked_numbers(numbers: Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(int(number) for number in numbers)
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
+        raise InputError(
+            f"member numbers {list(chosen)} must be distinct and not negative, at least one"
+        )
+    return chosen
