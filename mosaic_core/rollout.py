@@ -164,7 +164,7 @@ def check_finite(
     fields: Fields, step: int, numbers: tuple[int, ...], channels: tuple[str, ...]
 ) -> None:
     """ModelError naming the first members and channels of `fields` that are not finite."""
-    # A sum over a map is finite exactly when its values are, and needs no second map.
+    # A sum is not finite when one of its values is not, and needs no second map in memory.
     faulty = np.argwhere(~np.isfinite(fields.sum(axis=(2, 3))))
     if len(faulty):
         listed = ", ".join(

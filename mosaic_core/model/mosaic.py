@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -22,6 +23,20 @@ from mosaic_core.model.normalize import Normalization
 from mosaic_core.model.transformer import Stage
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where the parameters came from: file digests, licence, and whether they were trained.
+
+    `trained` is None where nothing records it.
+    """
+
+    variant: str
+    sha256: Mapping[str, str]
+    trained: bool | None
+    licence: str
+    source: str
+
+
 class Mosaic(nn.Module):
     """The network with its geometry and statistics.
 
@@ -35,9 +50,11 @@ class Mosaic(nn.Module):
         config: ModelConfig,
         geometry: Geometry | None = None,
         normalization: Normalization | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.provenance = provenance
         self._geometry = geometry
         self._normalization = normalization
         dim, eps, noise = config.dim, config.norm_eps, config.noise_dim
