@@ -1,0 +1,1 @@
+"""Tropical cyclones: nodes, evidence, tracks, identities, formats and probability maps."""

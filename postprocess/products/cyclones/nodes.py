@@ -1,0 +1,308 @@
+"""Candidate nodes of pointwise features, with the semantics of TempestExtremes' DetectNodes.
+
+A node is a grid point none of whose 4 neighbours is lower (or, searching maxima, higher), that
+survives merging with nearby deeper nodes and around which every given contour closes. As in
+DetectNodes: values are single precision; grid points of the pole rows are separate points joined
+along the row; plateaus give every one of their points; the flood fill of a contour fails as soon
+as it touches a point, the closing ones included, farther than the distance.
+Reference: Ullrich et al. 2021, Geosci. Model Dev. 14, 5023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_core.contract.errors import InputError
+from postprocess.products.cyclones.sphere import cosine_limit, unit_vectors
+
+Fields = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A latitude-longitude mesh in degrees; `periodic` joins the last column to the first.
+
+    On a mesh that is not periodic the first and last columns have no neighbours east or west.
+    """
+
+    latitude: tuple[float, ...]
+    longitude: tuple[float, ...]
+    periodic: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return len(self.latitude), len(self.longitude)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Points of a stack of fields: `index` of the field, `row` and `column`, sorted by all three."""
+
+    index: NDArray[np.intp]
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return self.index.size
+
+    def where(self, keep: NDArray[np.bool_]) -> Nodes:
+        """The nodes for which `keep` is true."""
+        return Nodes(self.index[keep], self.row[keep], self.column[keep])
+
+    def of(self, fields: Fields) -> Fields:
+        """Values of `fields` (index, row, column) at the nodes."""
+        return fields[self.index, self.row, self.column]
+
+
+@dataclass(frozen=True)
+class Contour:
+    """A closed contour: `fields` rise by `delta` (fall, if negative) within `distance` degrees.
+
+    The contour is drawn around the extremum of `fields` within `search` degrees of the node: the
+    lowest point for a positive delta, the highest for a negative one.
+    """
+
+    fields: Fields = field(repr=False)
+    delta: float
+    distance: float
+    search: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.delta == 0 or not 0 < self.distance < 180 or not 0 <= self.search < 180:
+            raise InputError(
+                f"closed contour with delta {self.delta:g}, distance {self.distance:g}, "
+                f"search {self.search:g}",
+                remedy="delta must not be 0; distances are degrees, 0 < distance < 180",
+            )
+
+
+def find_nodes(
+    search: Fields,
+    mesh: Mesh,
+    contours: Sequence[Contour] = (),
+    *,
+    maxima: bool = False,
+    merge_distance: float = 0.0,
+    max_abs_latitude: float = 90.0,
+) -> Nodes:
+    """Nodes of `search` (field, row, column), after limits, merging and every contour in turn."""
+    signed = np.negative(search) if maxima else search
+    nodes = local_minima(signed, mesh)
+    nodes = nodes.where(np.abs(np.array(mesh.latitude)[nodes.row]) <= max_abs_latitude)
+    if merge_distance:
+        nodes = merged(nodes, signed, mesh, merge_distance)
+    for contour in contours:
+        nodes = nodes.where(closed(nodes, contour, mesh))
+    return nodes
+
+
+def local_minima(fields: Fields, mesh: Mesh) -> Nodes:
+    """Points of (field, row, column) with no lower neighbour north, south, east or west."""
+    lowest = np.isfinite(fields)
+    lowest[:, 1:] &= ~(fields[:, :-1] < fields[:, 1:])
+    lowest[:, :-1] &= ~(fields[:, 1:] < fields[:, :-1])
+    if mesh.periodic:
+        lowest &= ~(np.roll(fields, 1, axis=2) < fields)
+        lowest &= ~(np.roll(fields, -1, axis=2) < fields)
+    else:
+        inner = fields[:, :, 1:-1]
+        lowest[:, :, 1:-1] &= ~((fields[:, :, :-2] < inner) | (fields[:, :, 2:] < inner))
+    return Nodes(*np.nonzero(lowest))
+
+
+def merged(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) -> Nodes:
+    """Nodes without a strictly lower node within `distance` degrees in the same field.
+
+    A node that is itself removed still removes others, as in DetectNodes.
+    """
+    chord = 2 * math.sin(0.5 * math.radians(distance))
+    points = unit_vectors(np.array(mesh.latitude)[nodes.row], np.array(mesh.longitude)[nodes.column])
+    values = nodes.of(fields)
+    keep = np.ones(len(nodes), dtype=bool)
+    for start, stop in _runs(nodes.index):
+        gaps = points[start:stop, None] - points[None, start:stop]
+        near = (gaps**2).sum(-1) <= chord**2
+        lower = values[None, start:stop] < values[start:stop, None]
+        keep[start:stop] = ~(near & lower).any(1)
+    return nodes.where(keep)
+
+
+def _runs(index: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """Start and stop of each run of equal values in a sorted array."""
+    cuts = np.flatnonzero(np.diff(index)) + 1
+    edges = [0, *cuts.tolist(), index.size]
+    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+
+def closed(nodes: Nodes, contour: Contour, mesh: Mesh) -> NDArray[np.bool_]:
+    """Whether the contour closes around each node."""
+    fields = contour.fields if contour.delta > 0 else np.negative(contour.fields)
+    centres = lowest_within(nodes, fields, mesh, contour.search) if contour.search else nodes
+    result = np.zeros(len(nodes), dtype=bool)
+    for row in np.unique(centres.row):
+        here = np.flatnonzero(centres.row == row)
+        some = Nodes(centres.index[here], centres.row[here], centres.column[here])
+        result[here] = _closed_in_row(some, int(row), fields, abs(contour.delta), contour.distance, mesh)
+    return result
+
+
+def _closed_in_row(
+    nodes: Nodes, row: int, fields: Fields, delta: float, distance: float, mesh: Mesh
+) -> NDArray[np.bool_]:
+    """Flood fill from all nodes of one row at once, in patches that hold the whole disc."""
+    disc = _disc(mesh, row, distance)
+    columns = (nodes.column[:, None] + disc.offsets) % mesh.shape[1]
+    patch = fields[nodes.index[:, None, None], disc.rows[None, :, None], columns[:, None, :]]
+    rise = patch - nodes.of(fields)[:, None, None]
+    beside = np.ones(columns.shape, dtype=bool)
+    if not mesh.periodic:
+        reach = nodes.column[:, None] + disc.offsets
+        beside = (reach >= 0) & (reach < mesh.shape[1])
+    inside = disc.inside(nodes.column) & beside[:, None, :]
+    open_ground = ~(rise >= delta) & inside
+    flooded = np.zeros_like(open_ground)
+    flooded[:, disc.centre_row, disc.centre_column] = True
+    links = _Links(columns, beside, mesh)
+    while True:
+        grown = flooded | (links.neighbours(flooded) & open_ground)
+        if (grown == flooded).all():
+            break
+        flooded = grown
+    escapes = links.neighbours(flooded) & ~inside & beside[:, None, :]
+    return ~escapes.any(axis=(1, 2))
+
+
+class _Links:
+    """Which points of the patches are neighbours; patches of whole circles wrap around."""
+
+    def __init__(
+        self, columns: NDArray[np.intp], beside: NDArray[np.bool_], mesh: Mesh
+    ) -> None:
+        self._wraps = mesh.periodic and columns.shape[1] == mesh.shape[1]
+        ends = (columns == 0) | (columns == mesh.shape[1] - 1)
+        self._sideways = beside if mesh.periodic else beside & ~ends
+
+    def neighbours(self, points: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The 4 neighbours of `points` (patch, row, column)."""
+        found = np.zeros_like(points)
+        found[:, 1:] |= points[:, :-1]
+        found[:, :-1] |= points[:, 1:]
+        starts = points & self._sideways[:, None, :]
+        found[:, :, 1:] |= starts[:, :, :-1]
+        found[:, :, :-1] |= starts[:, :, 1:]
+        if self._wraps:
+            found[:, :, 0] |= starts[:, :, -1]
+            found[:, :, -1] |= starts[:, :, 0]
+        return found
+
+
+def lowest_within(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) -> Nodes:
+    """The lowest point within `distance` degrees of each node; of equal ones the first found.
+
+    Points are visited breadth first (previous row, next row, next column, previous column), as
+    DetectNodes does, so that ties fall alike.
+    """
+    row, column = nodes.row.copy(), nodes.column.copy()
+    for start_row in np.unique(nodes.row):
+        here = np.flatnonzero(nodes.row == start_row)
+        rows, offsets = _visiting_order(mesh, int(start_row), distance)
+        reach = nodes.column[here, None] + offsets
+        columns = reach % mesh.shape[1]
+        values = fields[nodes.index[here, None], rows, columns]
+        if not mesh.periodic:
+            values = np.where((reach >= 0) & (reach < mesh.shape[1]), values, np.inf)
+        best = np.argmin(values, axis=1)
+        row[here], column[here] = rows[best], columns[np.arange(here.size), best]
+    return Nodes(nodes.index, row, column)
+
+
+@lru_cache(maxsize=4096)
+def _visiting_order(
+    mesh: Mesh, row: int, distance: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    disc = _disc(mesh, row, distance)
+    inside = disc.inside(np.zeros(1, dtype=np.intp))[0]
+    start = (disc.centre_row, disc.centre_column)
+    order, seen = [start], {start}
+    wraps = mesh.periodic and disc.offsets.size == mesh.shape[1]
+    for i, j in order:
+        for ni, nj in ((i - 1, j), (i + 1, j), (i, j + 1), (i, j - 1)):
+            nj = nj % disc.offsets.size if wraps else nj
+            fits = 0 <= ni < inside.shape[0] and 0 <= nj < inside.shape[1]
+            if fits and (ni, nj) not in seen and inside[ni, nj]:
+                seen.add((ni, nj))
+                order.append((ni, nj))
+    rows, columns = np.array(order).T
+    return disc.rows[rows], disc.offsets[columns]
+
+
+@dataclass(frozen=True)
+class _Disc:
+    """A rectangle of points around a row that holds every point within a distance, and a rim."""
+
+    rows: NDArray[np.intp]
+    offsets: NDArray[np.intp]
+    centre_row: int
+    centre_column: int
+    mesh: Mesh
+    row: int
+    distance: float
+
+    def inside(self, columns: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which points lie within the distance of each centre column, (centre, row, column)."""
+        sine, cosine = _latitude_terms(self.mesh)
+        apart = _longitude_cosines(self.mesh)[
+            columns[:, None], (columns[:, None] + self.offsets) % self.mesh.shape[1]
+        ]
+        level = sine[self.row] * sine[self.rows]
+        breadth = cosine[self.row] * cosine[self.rows]
+        arc = level[None, :, None] + breadth[None, :, None] * apart[:, None, :]
+        return np.asarray(arc >= cosine_limit(self.distance))
+
+
+@lru_cache(maxsize=4096)
+def _disc(mesh: Mesh, row: int, distance: float) -> _Disc:
+    latitude = np.array(mesh.latitude)
+    step = abs(mesh.longitude[1] - mesh.longitude[0])
+    near = np.flatnonzero(np.abs(latitude - latitude[row]) <= distance + 1e-6)
+    first, last = max(near[0] - 1, 0), min(near[-1] + 1, latitude.size - 1)
+    rows = np.arange(first, last + 1)
+    half = _half_width(latitude[row], distance, step)
+    count = mesh.shape[1]
+    if mesh.periodic and 2 * half + 1 >= count:
+        offsets = np.arange(count) - count // 2
+    else:
+        offsets = np.arange(-half, half + 1)
+    centre_column = int(np.flatnonzero(offsets == 0)[0])
+    return _Disc(rows, offsets, row - first, centre_column, mesh, row, distance)
+
+
+def _half_width(latitude: float, distance: float, step: float) -> int:
+    """Columns from the centre to beyond the easternmost point of the disc, one to spare."""
+    reach = math.sin(math.radians(min(distance, 90.0)))
+    room = math.cos(math.radians(latitude))
+    if abs(latitude) + distance >= 90 or reach >= room:
+        return math.ceil(180 / step) + 1
+    return math.ceil(math.degrees(math.asin(reach / room)) / step) + 1
+
+
+@lru_cache(maxsize=8)
+def _latitude_terms(mesh: Mesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    radians = [latitude * (math.pi / 180) for latitude in mesh.latitude]
+    return np.array([math.sin(x) for x in radians]), np.array([math.cos(x) for x in radians])
+
+
+@lru_cache(maxsize=8)
+def _longitude_cosines(mesh: Mesh) -> NDArray[np.float64]:
+    """Cosines of the differences of every pair of longitudes (the C library's, not SIMD's)."""
+    radians = np.array(mesh.longitude) * (math.pi / 180)
+    differences, places = np.unique(radians[None, :] - radians[:, None], return_inverse=True)
+    cosines = np.array([math.cos(difference) for difference in differences])
+    return cosines[places.reshape(radians.size, radians.size)]
