@@ -7,6 +7,7 @@ of its lead were appended, so whatever lies in a shard beyond the last record is
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,22 +21,39 @@ Lengths = NDArray[np.uint32]
 
 
 class Journal:
-    """Records of the complete leads of one store with `shard_count` shards."""
+    """Records of the complete leads of one store with `shard_count` shards.
+
+    Open, it holds the lock that makes this process the only writer of the store (the kernel lets
+    go of it when the process dies). StoreError while another process holds it.
+    """
 
     def __init__(self, path: Path, content_key: str, shard_count: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._file = path.open("a+b")
         self._head = f"{content_key}\n".encode()
         self._shard_count = shard_count
 
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise StoreError(
+                "another process is writing this store",
+                where=str(path),
+                remedy="wait for it, or end it if it hangs",
+            ) from None
+
     def start(self) -> None:
         """Begin an empty journal."""
-        self._path.write_bytes(self._head)
+        self._file.truncate(0)
+        self._file.write(self._head)
+        self._file.flush()
 
     def read(self) -> Lengths | None:
         """(lead, shard) lengths of the complete leads; None when this is no journal of ours."""
-        if not self._path.is_file():
-            return None
-        content = self._path.read_bytes()
+        self._file.seek(0)
+        content = self._file.read()
         if not content.startswith(self._head):
             return None
         records = self._whole_records(content[len(self._head) :])
@@ -43,17 +61,18 @@ class Journal:
 
     def keep(self, lead_count: int) -> None:
         """Forget every lead after the first `lead_count`."""
-        with self._path.open("r+b") as file:
-            file.truncate(len(self._head) + lead_count * self._record_bytes)
+        self._file.truncate(len(self._head) + lead_count * self._record_bytes)
 
     def append(self, lengths: Sequence[int] | Lengths) -> None:
         """Record one more complete lead."""
-        with self._path.open("ab") as file:
-            file.write(with_crc(np.asarray(lengths, dtype="<u4").tobytes()))
+        self._file.write(with_crc(np.asarray(lengths, dtype="<u4").tobytes()))
+        self._file.flush()
 
-    def remove(self) -> None:
-        """Delete the journal."""
-        self._path.unlink(missing_ok=True)
+    def close(self, *, remove: bool = False) -> None:
+        """Let go of the store; `remove` the file too once the store is whole."""
+        if remove:
+            self._path.unlink(missing_ok=True)
+        self._file.close()
 
     @property
     def _record_bytes(self) -> int:

@@ -122,9 +122,7 @@ def arrays_of(group: Document) -> dict[str, Document]:
 def forecast_document(sizes: Sizes, rounding: str, attributes: Mapping[str, Any]) -> Document:
     """Root document of a forecast store: one map per chunk; one member, variable and level per
     shard, all leads of it."""
-    fields = {
-        variable.name: _map_array(variable, sizes, rounding) for variable in VARIABLES
-    }
+    fields = {variable.name: _map_array(variable, sizes, rounding) for variable in VARIABLES}
     return group_document(
         _with_coordinates(attributes, rounding),
         {**fields, **_coordinate_arrays(sizes, rounding, with_level=True)},
@@ -197,16 +195,14 @@ def _coordinate_arrays(sizes: Sizes, rounding: str, *, with_level: bool) -> dict
         "init_time": _coordinate("init_time", ("init_time",), sizes, "int64", since),
         "number": _coordinate("number", ("number",), sizes, "int64"),
         "lead_time": _coordinate("lead_time", ("lead_time",), sizes, "int64", hours),
-        "valid_time": _coordinate(
-            "valid_time", ("init_time", "lead_time"), sizes, "int64", since
-        ),
+        "valid_time": _coordinate("valid_time", ("init_time", "lead_time"), sizes, "int64", since),
         "latitude": _coordinate("latitude", ("latitude",), sizes, "float64"),
         "longitude": _coordinate("longitude", ("longitude",), sizes, "float64"),
     }
     if with_level:
         arrays["level"] = _coordinate("level", ("level",), sizes, "int64")
     if rounding != "none":
-        arrays[QUANTIZATION] = _quantization_array()
+        arrays[QUANTIZATION] = quantization_array()
     return arrays
 
 
@@ -226,7 +222,8 @@ def _coordinate(
     )  # fmt: skip
 
 
-def _quantization_array() -> Document:
+def quantization_array() -> Document:
+    """The scalar that carries how the data variables were rounded (CF section 8.4)."""
     attributes = {
         "long_name": "how the data variables were rounded before compression",
         "algorithm": ALGORITHM,

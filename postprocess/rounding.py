@@ -35,14 +35,14 @@ KEEP_BITS = {
 def keep_bits(variable: str, rounding: str) -> int | None:
     """Explicit mantissa bits of `variable`, None when it is stored as it is.
 
-    `rounding` is 'table' or 'none'; StoreError for another word or a variable without a row.
+    `rounding` is 'default' or 'none'; StoreError for another word or a variable without a row.
     """
     if rounding == "none":
         return None
-    if rounding != "table" or variable not in KEEP_BITS:
+    if rounding != "default" or variable not in KEEP_BITS:
         raise StoreError(
             f"no rounding {rounding!r} for {variable!r}",
-            remedy="choose rounding 'table' or 'none'; a new variable needs a row in KEEP_BITS",
+            remedy="choose rounding 'default' or 'none'; a new variable needs a row in KEEP_BITS",
         )
     return KEEP_BITS[variable]
 

@@ -8,100 +8,40 @@ a crash it goes on at the first lead that is not complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import StoreError
-from mosaic_core.contract.files import sync_directory
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
-from mosaic_core.contract.schema import GRID_COORDINATES
 from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS, LEVELS
+from postprocess.forecast_spec import ForecastSpec
 from postprocess.journal import Journal, cut_shard, trim_shard
-from postprocess.layout import QUANTIZATION, Document, Sizes, arrays_of, forecast_document
-from postprocess.provenance import Provenance, coverage
+from postprocess.layout import forecast_document
 from postprocess.rounding import bit_round, keep_bits
-from postprocess.shards import encode_chunk, encode_index, with_crc
+from postprocess.shards import encode_chunk, encode_index
+from postprocess.store_files import (
+    disk_errors,
+    put_in_place,
+    write_coordinates,
+    write_documents,
+)
 from postprocess.structure import guard, template_name
 
 _LOG = logging.getLogger(__name__)
 _MAP_SHAPE = (len(LATITUDE), len(LONGITUDE))
-
-
-@dataclass(frozen=True)
-class ForecastSpec:
-    """What a forecast store holds. `lead_times` ascend; the first is 0, the analysis itself.
-
-    `rounding` is 'table' (postprocess.rounding) or 'none'.
-    """
-
-    init_time: np.datetime64
-    numbers: tuple[int, ...]
-    lead_times: tuple[np.timedelta64, ...]
-    provenance: Provenance
-    rounding: str = "table"
-
-    @property
-    def sizes(self) -> Sizes:
-        """Lengths of the dims that differ from run to run."""
-        return Sizes(len(self.numbers), len(self.lead_times))
-
-    @property
-    def lead_hours(self) -> list[int]:
-        """Lead times in hours."""
-        return [int(lead / np.timedelta64(1, "h")) for lead in self.lead_times]
-
-    @property
-    def content_key(self) -> str:
-        """SHA-256 of all that decides the bits of the data: a half-written store with another
-        key is not continued."""
-        made = asdict(self.provenance)
-        decisive = ("model_variant", "weights_sha256", "code_version", "precision")
-        facts = {
-            "init_time": str(self.init_time.astype("datetime64[h]")),
-            "numbers": list(self.numbers),
-            "lead_hours": self.lead_hours,
-            "rounding": self.rounding,
-            "input_analyses": list(self.provenance.input_analyses),
-            **{name: made[name] for name in decisive},
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    def attributes(self) -> dict[str, Any]:
-        """The run's own attributes of its stores."""
-        return {
-            **self.provenance.attributes(),
-            **coverage(self.init_time, self.lead_times[-1]),
-            "rounding": self.rounding,
-            "content_key": self.content_key,
-        }
-
-    def coordinates(self) -> dict[str, NDArray[Any]]:
-        """Stored values of every coordinate, by name."""
-        start = self.init_time.astype("datetime64[h]").astype(np.int64)
-        leads = np.array(self.lead_hours, dtype=np.int64)
-        return {
-            "init_time": np.array([start]),
-            "number": np.array(self.numbers, dtype=np.int64),
-            "lead_time": leads,
-            "valid_time": (start + leads)[None],
-            QUANTIZATION: np.array(0, dtype=np.int32),
-            **GRID_COORDINATES,
-        }
 
 
 @dataclass
@@ -129,6 +69,8 @@ class _Row:
 class ForecastWriter:
     """Context manager that takes every ForecastStep of a run, in order, and makes `path`.
 
+    `path` opens with plain `xarray.open_zarr`; there is nothing at `path` before it is whole.
+
     `write` copies the step into one of `max_pending` buffers and returns; it waits only when all
     of them are in use (back-pressure, measured in `report.seconds_blocked`). Leads that an
     earlier, interrupted writer completed are skipped: the same forecast gives the same bits.
@@ -150,15 +92,17 @@ class ForecastWriter:
         self.spec = spec
         self.report = WriterReport()
         self._document = forecast_document(spec.sizes, spec.rounding, spec.attributes())
-        guard(self._document, template_name("forecast", spec.rounding), open_sizes(spec))
+        guard(self._document, template_name("forecast", spec.rounding), spec.open_sizes)
         self._partial = path.with_name(f".{path.name}.partial")
         self._rows = _rows(spec, self._partial)
         self._journal = Journal(
             path.with_name(f".{path.name}.journal"), spec.content_key, len(self._rows)
         )
         self.finished = _is_finished(path, spec)
+        if self.finished:
+            self._journal.close(remove=True)
         self._lengths: list[NDArray[np.uint32]] = [] if self.finished else self._resume()
-        self._next_step = 0
+        self._next_step: int | None = None
         self._free: list[NDArray[np.float32]] = []
         self._buffer_count = 0
         self._max_pending = max_pending
@@ -185,12 +129,12 @@ class ForecastWriter:
         if kind is None:
             self.close()
         else:
-            self._stop_lanes()
+            self._let_go()
 
     def write(self, step: ForecastStep) -> None:
         """Take the next step of the stream (number, channel, longitude, latitude)."""
         self._check(step)
-        self._next_step += 1
+        self._next_step = step.step + 1
         if step.step < self.completed:
             self.report.leads_skipped += 1
             return
@@ -207,36 +151,23 @@ class ForecastWriter:
 
     def close(self) -> None:
         """Finish the store and put it at `path`; StoreError when leads are missing."""
-        try:
-            self._harvest(leave=0)
-        finally:
-            self._stop_lanes()
         if self.finished:
             return
-        if self.completed < len(self.spec.lead_times):
-            raise StoreError(
-                f"{self.completed} of {len(self.spec.lead_times)} leads were written",
-                where=str(self.path),
-                remedy="run the command again: it goes on after the last complete lead",
-            )
-        with _disk_errors(self.path):
+        try:
+            self._harvest(leave=0)
             self._finish()
+        finally:
+            self._let_go()
         _LOG.info("stored %s: %s", self.path, asdict(self.report))
 
     def _check(self, step: ForecastStep) -> None:
         spec = self.spec
-        expected = self._next_step
-        if step.step != expected or expected >= len(spec.lead_times):
-            raise StoreError(
-                f"step {step.step} came where step {expected} of {len(spec.lead_times)} was due",
-                where=str(self.path),
-                remedy="write the steps in order, the analysis (step 0) first",
-            )
+        self._check_order(step.step)
         faults = [
             f"{name} is {found}, expected {wanted}"
             for name, found, wanted in (
                 ("init_time", step.init_time, spec.init_time),
-                ("lead_time", step.lead_time, spec.lead_times[expected]),
+                ("lead_time", step.lead_time, spec.lead_times[step.step]),
                 ("numbers", step.numbers, spec.numbers),
                 ("channels", step.channels, CHANNEL_NAMES),
                 ("grid", step.fields.shape[2:], _MAP_SHAPE[::-1]),
@@ -245,6 +176,18 @@ class ForecastWriter:
         ]
         if faults:
             raise StoreError("; ".join(faults), where=f"{self.path}, step {step.step}")
+
+    def _check_order(self, step: int) -> None:
+        """The first step may be any up to the first one that is missing; then one by one."""
+        first = self._next_step is None and 0 <= step <= self.completed
+        if (first or step == self._next_step) and step < len(self.spec.lead_times):
+            return
+        raise StoreError(
+            f"step {step} came where step {self._next_step or 0} of {len(self.spec.lead_times)} "
+            "was due",
+            where=str(self.path),
+            remedy="write the steps in order, the analysis (step 0) first",
+        )
 
     def _room(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if not self._free and self._buffer_count < self._max_pending:
@@ -262,7 +205,7 @@ class ForecastWriter:
             buffer, futures = self._pending[0]
             if len(self._pending) <= leave and not all(future.done() for future in futures):
                 return
-            with _disk_errors(self.path):
+            with disk_errors(self.path):
                 parts = [future.result() for future in futures]
                 lengths = np.empty(len(self._rows), dtype=np.uint32)
                 for first, part in enumerate(parts):
@@ -274,9 +217,11 @@ class ForecastWriter:
             self._pending.popleft()
             self._free.append(buffer)
 
-    def _stop_lanes(self) -> None:
+    def _let_go(self) -> None:
+        """End the workers and give up the store; the next attempt goes on from the journal."""
         for lane in self._lanes:
             lane.shutdown(wait=True, cancel_futures=True)
+        self._journal.close(remove=self.finished)
 
     def _resume(self) -> list[NDArray[np.uint32]]:
         """Lengths of the leads that an earlier writer completed; a clean folder otherwise."""
@@ -296,53 +241,31 @@ class ForecastWriter:
         return list(recorded[:whole])
 
     def _finish(self) -> None:
+        if self.completed < len(self.spec.lead_times):
+            raise StoreError(
+                f"{self.completed} of {len(self.spec.lead_times)} leads were written",
+                where=str(self.path),
+                remedy="run the command again: it goes on after the last complete lead",
+            )
+        with disk_errors(self.path):
+            self._close_shards()
+            write_coordinates(self._partial, self._document, self.spec.coordinates())
+            write_documents(self._partial, self._document)
+            put_in_place(self._partial, self.path)
+        self.finished = True
+
+    def _close_shards(self) -> None:
+        """Append the index that makes each grown file a shard."""
         lengths = np.array(self._lengths)
         for row in self._rows:
             index = encode_index(lengths[:, row.index])
             with row.path.open("ab") as file:
                 file.write(index)
             self.report.bytes_stored += len(index)
-        write_metadata(self._partial, self._document, self.spec.coordinates())
-        put_in_place(self._partial, self.path)
-        self._journal.remove()
-        self.finished = True
-
-
-def open_sizes(spec: ForecastSpec) -> dict[str, int]:
-    """Lengths of the dims that the templates leave open."""
-    return {"number": len(spec.numbers), "lead_time": len(spec.lead_times)}
-
-
-def write_metadata(
-    directory: Path, document: Document, coordinates: Mapping[str, NDArray[Any]]
-) -> None:
-    """Coordinates, then each array's zarr.json, then the consolidated root document, last."""
-    arrays = arrays_of(document)
-    for name in arrays.keys() & coordinates.keys():
-        values = coordinates[name]
-        chunk = directory.joinpath(name, "c", *["0"] * values.ndim)
-        chunk.parent.mkdir(parents=True, exist_ok=True)
-        little = values.astype(arrays[name]["data_type"]).astype(values.dtype.newbyteorder("<"))
-        chunk.write_bytes(with_crc(little.tobytes()))
-    for name, array in arrays.items():
-        _write_json(directory / name / "zarr.json", array)
-    _write_json(directory / "zarr.json", document)
-
-
-def put_in_place(partial: Path, path: Path) -> None:
-    """Make a whole store visible: everything on disk first, then one rename."""
-    os.sync()
-    os.replace(partial, path)
-    sync_directory(path.parent)
-
-
-def _write_json(path: Path, document: Document) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, separators=(",", ":"), allow_nan=False))
 
 
 def _rows(spec: ForecastSpec, directory: Path) -> list[_Row]:
-    rows = []
+    rows: list[_Row] = []
     for member in range(len(spec.numbers)):
         for place, channel in enumerate(CHANNELS):
             variable = channel.variable.name
@@ -362,7 +285,7 @@ def _append_rows(fields: NDArray[np.float32], rows: list[_Row]) -> list[int]:
         if row.bits is not None:
             bit_round(plane, row.bits)
         chunk = encode_chunk(plane)
-        with row.path.open("ab", buffering=0) as file:
+        with row.path.open("ab") as file:
             file.write(chunk)
         lengths.append(len(chunk))
     return lengths
@@ -384,27 +307,3 @@ def _is_finished(path: Path, spec: ForecastSpec) -> bool:
             remedy="remove it or choose another path",
         )
     return True
-
-
-class _disk_errors:  # noqa: N801  (reads as a statement: with _disk_errors(path))
-    """Turns an OSError of the block into a StoreError that says what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(
-                f"cannot write: {error.strerror or error}",
-                where=error.filename or str(self._path),
-                remedy="make room or fix the permission, then run the command again: it goes on "
-                "after the last complete lead",
-            ) from error

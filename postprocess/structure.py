@@ -28,16 +28,16 @@ def template_documents() -> dict[str, Document]:
     """Every template by name, built from the code's tables."""
     attributes = {**FIXED_ATTRIBUTES, **dict.fromkeys(RUN_ATTRIBUTES, RUN_VALUE)}
     return {
-        "forecast": forecast_document(_ANY_SIZE, "table", attributes),
+        "forecast": forecast_document(_ANY_SIZE, "default", attributes),
         "forecast_unrounded": forecast_document(_ANY_SIZE, "none", attributes),
-        "points": points_document(_ANY_SIZE, "table", attributes),
+        "points": points_document(_ANY_SIZE, "default", attributes),
         "points_unrounded": points_document(_ANY_SIZE, "none", attributes),
     }
 
 
 def template_name(kind: str, rounding: str) -> str:
     """Name of the template of a 'forecast' or 'points' store."""
-    return kind if rounding == "table" else f"{kind}_unrounded"
+    return kind if rounding == "default" else f"{kind}_unrounded"
 
 
 def template_directory() -> Path:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mosaic_core.contract.errors import StoreError
+from mosaic_core.contract.variables import VARIABLES
+from postprocess.rounding import KEEP_BITS, bit_round, keep_bits
+
+
+def test_half_goes_to_even() -> None:
+    step = np.float32(2.0**-8)
+    values = np.array([1 + step / 2, 1 + 1.5 * step, 1 + 0.51 * step, 1.0], dtype=np.float32)
+    bit_round(values, 8)
+    assert values.tolist() == [1.0, 1 + 2 * step, 1 + step, 1.0]
+
+
+@pytest.mark.parametrize("bits", [1, 8, 14, 22])
+def test_error_is_at_most_half_a_step(bits: int) -> None:
+    values = np.random.default_rng(0).normal(0, 1e4, 10_000).astype(np.float32)
+    rounded = values.copy()
+    bit_round(rounded, bits)
+    assert np.all(np.abs(rounded - values) <= np.abs(values) * 2.0 ** -(bits + 1))
+    again = rounded.copy()
+    bit_round(again, bits)
+    assert np.array_equal(again, rounded)
+
+
+def test_not_finite_values_keep_their_bits() -> None:
+    odd = np.array([0x7FFFFFFF, 0x7FC00000, 0xFF800000, 0x7F800000], dtype=np.uint32)
+    values = np.append(odd.view(np.float32), np.float32(1.23456789))
+    bit_round(values, 8)
+    assert np.array_equal(values[:4].view(np.uint32), odd)
+    assert values[4] == np.float32(1.234375)
+
+
+def test_every_variable_has_a_row_and_others_are_refused() -> None:
+    assert set(KEEP_BITS) == {variable.name for variable in VARIABLES}
+    assert keep_bits("temperature", "none") is None
+    with pytest.raises(StoreError, match="no rounding"):
+        keep_bits("temperature", "some")
+    with pytest.raises(StoreError, match="no rounding"):
+        keep_bits("rain", "default")

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import made_up
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from mosaic_core.contract.errors import StoreError
+from mosaic_core.contract.schema import FORECAST
+from mosaic_core.contract.variables import CHANNEL_NAMES
+from postprocess.store import ForecastWriter
+
+KILLS = int(os.environ.get("MOSAIC_OPS_TEST_KILLS", "4"))
+
+
+def write(path: Path, rounding: str = "default", **options: int) -> ForecastWriter:
+    spec = made_up.spec(rounding=rounding)
+    with ForecastWriter(path, spec, **options) as writer:
+        for step in made_up.steps(spec):
+            writer.write(step)
+    return writer
+
+
+def digests(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "forecast.zarr"
+    write(path)
+    return path
+
+
+def fields_of(dataset: xr.Dataset) -> np.ndarray:
+    """(lead, number, channel, latitude, longitude) back from the named variables."""
+    dims = ("lead_time", "number", "level", "latitude", "longitude")
+    parts = [
+        dataset[name].isel(init_time=0).expand_dims(
+            () if "level" in dataset[name].dims else ("level",)
+        ).transpose(*dims).values
+        for name in dataset.data_vars
+    ]  # fmt: skip
+    return np.concatenate(parts, axis=2)
+
+
+def test_opens_with_plain_xarray_and_is_a_valid_forecast(stored: Path) -> None:
+    with xr.open_zarr(stored) as dataset:
+        FORECAST.validate(dataset, where=str(stored))
+        assert dataset["temperature"].dims == (
+            "init_time", "number", "lead_time", "level", "latitude", "longitude"
+        )  # fmt: skip
+        assert dataset["lead_time"].dtype == np.dtype("timedelta64[ns]")
+        valid = dataset["init_time"].values[:, None] + dataset["lead_time"].values[None, :]
+        assert np.array_equal(dataset["valid_time"].values, valid)
+        assert "valid_time" in dataset.coords
+        assert dataset.attrs["run_id"] == "test-run"
+        assert dataset["temperature"].attrs["quantization_nsb"] == 12
+
+
+def test_values_are_the_forecast_within_the_rounding(stored: Path) -> None:
+    with xr.open_zarr(stored) as dataset:
+        found = fields_of(dataset)
+    wanted = made_up.expected(made_up.spec())
+    assert np.all(np.abs(found - wanted) <= np.abs(wanted) * 2.0**-9)
+
+
+def test_without_rounding_every_bit_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "f.zarr", rounding="none")
+    with xr.open_zarr(tmp_path / "f.zarr") as dataset:
+        assert np.array_equal(fields_of(dataset), made_up.expected(made_up.spec()))
+        assert "quantization_info" not in dataset.variables
+        assert "quantization_nsb" not in dataset["temperature"].attrs
+
+
+def test_one_map_is_a_chunk_and_one_shard_holds_all_leads(stored: Path) -> None:
+    array = zarr.open_group(stored)["geopotential"]
+    assert isinstance(array, zarr.Array)
+    assert array.chunks == (1, 1, 1, 1, 121, 240)
+    assert array.shards == (1, 1, 3, 1, 121, 240)
+    assert len(list((stored / "geopotential" / "c").glob("0/*/0/*/0/0"))) == 2 * 13
+
+
+def test_same_forecast_same_bytes_with_any_number_of_workers(stored: Path, tmp_path: Path) -> None:
+    for workers in (1, 3):
+        write(tmp_path / f"{workers}.zarr", workers=workers, max_pending=1)
+        assert digests(tmp_path / f"{workers}.zarr") == digests(stored)
+
+
+def test_nothing_is_left_beside_a_finished_store(stored: Path) -> None:
+    assert [item.name for item in stored.parent.iterdir()] == [stored.name]
+
+
+def test_a_finished_store_is_left_alone(stored: Path) -> None:
+    before = digests(stored)
+    writer = write(stored)
+    assert writer.finished
+    assert writer.report.leads_skipped == 3
+    assert digests(stored) == before
+
+
+def test_a_finished_store_of_another_forecast_is_refused(stored: Path) -> None:
+    other = dataclasses.replace(made_up.spec(), numbers=(5, 6))
+    with pytest.raises(StoreError, match="already"):
+        ForecastWriter(stored, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 2}, "step 2 came where step 1"),
+        ({"step": 0}, "step 0 came where step 1"),
+        ({"lead_time": np.timedelta64(7, "h")}, "lead_time"),
+        ({"init_time": np.datetime64("2026-11-24T00", "ns")}, "init_time"),
+        ({"numbers": (1, 0)}, "numbers"),
+        ({"channels": CHANNEL_NAMES[::-1]}, "channels"),
+        ({"fields": np.zeros((2, 82, 121, 240), np.float32)}, "grid"),
+    ],
+)
+def test_a_wrong_step_is_refused_and_nothing_becomes_visible(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    stream = made_up.steps(made_up.spec())
+    good = next(stream)
+    writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    writer.write(good)
+    with pytest.raises(StoreError, match=message):
+        writer.write(dataclasses.replace(next(stream), **change))
+    with pytest.raises(StoreError, match="1 of 3 leads"):
+        writer.close()
+    assert not (tmp_path / "f.zarr").exists()
+
+
+def write_some(path: Path, count: int) -> None:
+    """The first `count` leads, then an end without closing the block."""
+    writer = ForecastWriter(path, made_up.spec())
+    for step in itertools.islice(made_up.steps(made_up.spec()), count):
+        writer.write(step)
+    with pytest.raises(StoreError, match=f"{count} of 3 leads"):
+        writer.close()
+    assert not path.exists()
+
+
+def test_missing_leads_are_an_error_and_the_next_attempt_goes_on(
+    stored: Path, tmp_path: Path
+) -> None:
+    path, spec = tmp_path / "forecast.zarr", made_up.spec()
+    write_some(path, 2)
+    with ForecastWriter(path, spec) as writer:
+        assert writer.completed == 2
+        for step in made_up.steps(spec):
+            if step.step >= 2:
+                writer.write(step)
+    assert writer.report.leads_written == 1
+    assert digests(path) == digests(stored)
+
+
+def test_another_forecast_does_not_continue_a_half_written_one(tmp_path: Path) -> None:
+    write_some(tmp_path / "f.zarr", 1)
+    writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec(rounding="none"))
+    assert writer.completed == 0
+    with pytest.raises(StoreError, match="0 of 3"):
+        writer.close()
+
+
+def test_damage_to_a_half_written_store_costs_only_the_damaged_leads(
+    stored: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "forecast.zarr"
+    write_some(path, 2)
+    shard = tmp_path / ".forecast.zarr.partial" / "temperature/c/0/1/0/4/0/0"
+    content = bytearray(shard.read_bytes())
+    content[-7] ^= 16
+    shard.write_bytes(content)
+    with ForecastWriter(path, made_up.spec()) as writer:
+        assert writer.completed == 1
+        for step in made_up.steps(made_up.spec()):
+            writer.write(step)
+    assert digests(path) == digests(stored)
+
+
+def test_two_writers_of_one_store_do_not_meet(tmp_path: Path) -> None:
+    first = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    with pytest.raises(StoreError, match="another process"):
+        ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    with pytest.raises(StoreError, match="of 3 leads"):
+        first.close()
+
+
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
+    writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    (tmp_path / ".f.zarr.partial/temperature/c/0/1/0/4/0/0").mkdir()
+    writer.write(next(made_up.steps(made_up.spec())))
+    with pytest.raises(StoreError, match="cannot write"):
+        writer.close()
+    assert not (tmp_path / "f.zarr").exists()
+
+
+def test_a_full_disk_is_a_clear_error_and_the_next_attempt_finishes(
+    stored: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the full disk: the write fails half way."""
+    path = tmp_path / "forecast.zarr"
+    command = (sys.executable, made_up.__file__, str(path), "2", "3", "0")
+    limited = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000)),
+    )  # fmt: skip
+    assert limited.returncode != 0
+    assert "StoreError" in limited.stderr
+    assert "make room" in limited.stderr
+    assert not path.exists()
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    assert digests(path) == digests(stored)
+
+
+def test_back_pressure_waits_instead_of_holding_more_leads(tmp_path: Path) -> None:
+    spec = made_up.spec(members=3, leads=6)
+    with ForecastWriter(tmp_path / "f.zarr", spec, workers=1, max_pending=1) as writer:
+        for step in made_up.steps(spec):
+            writer.write(step)
+            assert len(writer._pending) + len(writer._free) <= 1
+    assert writer.report.seconds_blocked > 0
+    assert writer.report.leads_written == 6
+    assert writer.report.bytes_in == 6 * 3 * 82 * 240 * 121 * 4
+
+
+def test_killed_anywhere_it_resumes_to_the_same_bytes(stored: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments, over and over, until one attempt comes through."""
+    path = tmp_path / "forecast.zarr"
+    command = (sys.executable, made_up.__file__, str(path), "2", "3", "0.15")
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    chance = random.Random(7)
+    for _ in range(KILLS):
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None and not (tmp_path / ".forecast.zarr.journal").exists():
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.7))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if path.exists():
+            assert digests(path) == digests(stored)
+    subprocess.run(command, env=environment, check=True)
+    assert digests(path) == digests(stored)
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
