@@ -168,9 +168,7 @@ def _shape_faults(arrays: Arrays, config: ModelConfig) -> Iterator[str]:
 
 def _case_model(case: Path, config: ModelConfig, arrays: Arrays) -> Mosaic:
     where = str(case)
-    statistics = normalization(
-        arrays["state_mean"], arrays["state_std"], config.variables, where
-    )
+    statistics = normalization(arrays["state_mean"], arrays["state_std"], config.variables, where)
     geometry = build_geometry(config, arrays["longitude"], arrays["latitude"], arrays["static"])
     model = Mosaic(config, geometry, statistics)
     weights = _file(case, ".pt")

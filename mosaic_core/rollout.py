@@ -133,7 +133,7 @@ def _members(state: Tensor, batch: Tensor) -> Tensor:
 def image(model: Mosaic, state: Tensor) -> Tensor:
     """(member, point, channel) -> (member, channel, longitude, latitude), contiguous."""
     grid = (model.geometry.longitudes, model.geometry.latitudes)
-    return state.transpose(1, 2).unflatten(-1, grid).contiguous()
+    return torch.unflatten(state.transpose(1, 2), -1, grid).contiguous()
 
 
 def copy_to_host(fields: Iterable[Tensor]) -> Iterator[Fields]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from mosaic_core.weights import Lock
 
 
 @click.group()
@@ -30,3 +34,66 @@ def parity(case: Path, device: str, dtype: str) -> None:
 @click.group()
 def weights() -> None:
     """Get and check the published weights (CC-BY-NC-4.0: no commercial use)."""
+
+
+VARIANT = click.argument("variant", type=click.Choice(["era5", "hres"]))
+DIRECTORY = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("weights"),
+    show_default=True,
+    help="Where the files are kept.",
+)
+UNPICKLE = click.option(
+    "--dangerously-unpickle",
+    is_flag=True,
+    help="Let the checkpoint run any code while it is read. Only for an author you trust.",
+)
+
+
+@weights.command()
+@VARIANT
+@DIRECTORY
+@click.option(
+    "--revision", help="Branch, tag or commit; by default the pinned one, or main at first."
+)
+@click.option("--endpoint", help="Another hub than the library's default (HF_ENDPOINT).")
+@UNPICKLE
+def fetch(
+    variant: str,
+    directory: Path,
+    revision: str | None,
+    endpoint: str | None,
+    dangerously_unpickle: bool,
+) -> None:
+    """Fetch the published weights of VARIANT, resuming; verify them; keep a safetensors copy."""
+    from mosaic_core import weights as published
+
+    click.echo(published.LICENCE_NOTICE)
+    lock = published.fetch_weights(
+        directory,
+        variant,
+        revision=revision,
+        endpoint=endpoint,
+        dangerously_unpickle=dangerously_unpickle,
+    )
+    _print_lock(directory, lock)
+
+
+@weights.command()
+@VARIANT
+@DIRECTORY
+@UNPICKLE
+def check(variant: str, directory: Path, dangerously_unpickle: bool) -> None:
+    """Compare the files of VARIANT with their recorded digests and with the model."""
+    from mosaic_core import weights as published
+
+    click.echo(published.LICENCE_NOTICE)
+    lock = published.check_weights(directory, variant, dangerously_unpickle=dangerously_unpickle)
+    _print_lock(directory, lock)
+
+
+def _print_lock(directory: Path, lock: Lock) -> None:
+    click.echo(f"{directory}: {lock.repository} {lock.revision} = commit {lock.commit}")
+    for name, entry in lock.files.items():
+        click.echo(f"  {entry.sha256}  {entry.size:>13,}  {name}  (digest: {entry.verified})")

@@ -79,7 +79,7 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor, gate_logits: Tensor) -> None
             f"q {tuple(q.shape)} and k {tuple(k.shape)} must be (member, token, head, head_dim), "
             "the query heads a multiple of the key heads"
         )
-    members, tokens, heads, head_dim = q.shape
+    members, tokens, _, head_dim = q.shape
     keys = (members, tokens, k.shape[2], head_dim)
     expected = {"k": (k, keys), "v": (v, keys), "gate_logits": (gate_logits, (*q.shape[:3], 3))}
     for name, (tensor, shape) in expected.items():

@@ -54,7 +54,7 @@ def block_sparse_attention(
 
 def block_means(x: Tensor, block: int) -> Tensor:
     """Mean over each run of `block` tokens: (B, N, heads, D) -> (B, N / block, heads, D)."""
-    return x.unflatten(1, (-1, block)).mean(dim=2)
+    return torch.unflatten(x, 1, (-1, block)).mean(dim=2)
 
 
 def select_blocks(query_means: Tensor, key_means: Tensor, selected_blocks: int) -> Tensor:
@@ -67,14 +67,14 @@ def select_blocks(query_means: Tensor, key_means: Tensor, selected_blocks: int) 
     group = query_means.shape[2] // key_means.shape[2]
     own_keys = key_means.repeat_interleave(group, dim=2)
     scores = torch.einsum("bqhd,bkhd->bhqk", query_means, own_keys)
-    listed = scores.unflatten(1, (group, -1)).mean(dim=1)
+    listed = torch.unflatten(scores, 1, (group, -1)).mean(dim=1)
     return listed.topk(selected_blocks, dim=-1).indices.sort(dim=-1).values
 
 
 def local_attention(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
     """Full attention inside each run of `block` tokens: (B, N, H, D) -> (B, N, H, D)."""
-    runs = [x.unflatten(1, (-1, block)).flatten(0, 1) for x in (q, k, v)]
-    return full_attention(*runs).unflatten(0, (q.shape[0], -1)).flatten(1, 2)
+    runs = [torch.unflatten(x, 1, (-1, block)).flatten(0, 1) for x in (q, k, v)]
+    return torch.unflatten(full_attention(*runs), 0, (q.shape[0], -1)).flatten(1, 2)
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ def _selected_member(
     q: Tensor, k: Tensor, v: Tensor, selection: Tensor, sparse_block: int
 ) -> Tensor:
     kv_heads, _, listed = selection.shape
-    query_blocks = q.unflatten(0, (-1, sparse_block))
+    query_blocks = torch.unflatten(q, 0, (-1, sparse_block))
     key_blocks, value_blocks = (
-        x.unflatten(0, (-1, sparse_block)).permute(2, 0, 1, 3) for x in (k, v)
+        torch.unflatten(x, 0, (-1, sparse_block)).permute(2, 0, 1, 3) for x in (k, v)
     )  # (K, n, sparse_block, D)
     heads = torch.arange(kv_heads, device=q.device)[:, None, None]
     per_row = listed * sparse_block * max(sparse_block * q.shape[1], 2 * kv_heads * q.shape[2])
@@ -125,12 +125,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def group_heads(x: Tensor, kv_heads: int) -> Tensor:
     """(rows, L, H, D) -> (rows, K, G * L, D): the query heads of a key head, one below another."""
-    return x.unflatten(2, (kv_heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    return torch.unflatten(x, 2, (kv_heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
 
 
 def ungroup_heads(x: Tensor, length: int) -> Tensor:
     """Inverse of `group_heads`: (rows, K, G * L, D) -> (rows, L, H, D)."""
-    return x.unflatten(2, (-1, length)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    return torch.unflatten(x, 2, (-1, length)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def slices(count: int, cost: int) -> Iterator[slice]:

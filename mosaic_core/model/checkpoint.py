@@ -1,9 +1,9 @@
 """A bundle, the directory a model is loaded from, and bundles of random weights.
 
-    {variant}.safetensors or {variant}_best.pt    the parameters (the former if both are there)
-    norm_stats_{variant}.npz                      state_mean, state_std
-    static_vars.npz                               data, latitude, longitude
-    bundle.json                                   optional: origin, licence, configuration
+{variant}.safetensors or {variant}_best.pt    the parameters (the former if both are there)
+norm_stats_{variant}.npz                      state_mean, state_std
+static_vars.npz                               data, latitude, longitude
+bundle.json                                   optional: origin, licence, configuration
 """
 
 from __future__ import annotations
@@ -69,16 +69,25 @@ def load_model(
             where=str(directory),
             remedy="mosaic-ops weights fetch, or give the directory that holds them",
         )
+    target = usable_device(device)
+    path = weights_path(directory, variant)
+    model = assemble(directory, variant, path, dangerously_unpickle=dangerously_unpickle)
+    return model.to(device=target, dtype=dtype)
+
+
+def assemble(
+    directory: Path, variant: str, path: Path, *, dangerously_unpickle: bool = False
+) -> Mosaic:
+    """The model of `variant` from a bundle with the parameters in `path`: float32, on the CPU."""
     info = read_bundle_info(directory)
     config = bundle_config(info, variant, directory)
     statistics = read_statistics(directory / statistics_name(variant), config)
     statics = read_statics(directory / STATICS, config)
-    path = weights_path(directory, variant)
     weights = read_weights(path, dangerously_unpickle=dangerously_unpickle)
     geometry = build_geometry(config, statics.longitude, statics.latitude, statics.data)
     model = Mosaic(config, geometry, statistics, _provenance(directory, variant, path, info))
     install_parameters(model, weights, str(path))
-    return model.to(device=usable_device(device), dtype=dtype).eval()
+    return model.eval()
 
 
 def usable_device(name: str | torch.device) -> torch.device:
@@ -182,9 +191,7 @@ def write_random_bundle(
     )
     write_json_atomic(directory / BUNDLE, info.model_dump(mode="json"))
     write_arrays(directory / statistics_name(variant), state_mean=means, state_std=stds)
-    write_arrays(
-        directory / STATICS, data=statics.data, latitude=LATITUDE, longitude=LONGITUDE
-    )
+    write_arrays(directory / STATICS, data=statics.data, latitude=LATITUDE, longitude=LONGITUDE)
     weights = random_weights(config, seed)
     write_safetensors(directory / f"{variant}.safetensors", weights, {"trained": "false"})
 

@@ -67,8 +67,12 @@ def static_faults(statics: Statics, config: ModelConfig) -> list[str]:
     if statics.data.shape != expected:
         faults.append(f"data has shape {statics.data.shape}, expected {expected}")
     elif not np.isfinite(statics.data).all():
-        bad = ~np.isfinite(statics.data).all(axis=(0, 1))
-        names = [name for name, faulty in zip(config.static_variables, bad, strict=True) if faulty]
+        maps = np.moveaxis(statics.data, -1, 0)
+        names = [
+            name
+            for name, values in zip(config.static_variables, maps, strict=True)
+            if not np.isfinite(values).all()
+        ]
         faults.append(f"values that are not finite in {', '.join(names)}")
     return faults
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,14 +43,17 @@ class LevelConfig(_Sizes):
 
     @property
     def tokens(self) -> int:
+        """Pixels of the level."""
         return 12 * self.nside**2
 
     @property
     def head_dim(self) -> int:
+        """Channels of one head."""
         return self.dim // self.num_heads
 
     @property
     def kv_heads(self) -> int:
+        """Heads of keys and values."""
         return self.num_heads // self.gqa_ratio
 
     @property
@@ -59,14 +63,17 @@ class LevelConfig(_Sizes):
 
     @property
     def local_block(self) -> int:
+        """Tokens of a local run, at most the level."""
         return min(self.block_attn_size, self.tokens)
 
     @property
     def sparse_block(self) -> int:
+        """Tokens of a sparse block, at most the level."""
         return min(self.sparse_block_size, self.tokens)
 
     @property
     def selected_blocks(self) -> int:
+        """Key blocks that every query block selects, at most those there are."""
         return min(self.sparse_block_count, self.tokens // self.sparse_block)
 
     def faults(self, name: str, rope: bool) -> list[str]:
@@ -140,6 +147,7 @@ class ModelConfig(_Sizes):
 
     @property
     def step_hours(self) -> int:
+        """Length of a step, and spacing of the history."""
         return HOURS_PER_STRIDE * self.step_stride
 
     @property
@@ -173,7 +181,7 @@ class ModelConfig(_Sizes):
 
     def _misfits(self) -> list[str]:
         nsides = [level.nside for level in self.levels]
-        halves = all(fine == 2 * coarse for fine, coarse in zip(nsides, nsides[1:], strict=False))
+        halves = all(fine == 2 * coarse for fine, coarse in pairwise(nsides))
         checks = {
             _indivisible("dim", self.dim, "num_heads", self.num_heads): (
                 self.dim % self.num_heads == 0
@@ -250,9 +258,7 @@ def _published(k_neighbors: int, num_history_steps: int, step_stride: int) -> Mo
         num_history_steps=num_history_steps,
         step_stride=step_stride,
         stages=(
-            StageConfig(
-                nside=64, dim=768, num_heads=12, sparse_block_count=24, **blocks, **depths
-            ),
+            StageConfig(nside=64, dim=768, num_heads=12, sparse_block_count=24, **blocks, **depths),
             StageConfig(
                 nside=32, dim=1024, num_heads=16, sparse_block_count=12, **blocks, **depths
             ),

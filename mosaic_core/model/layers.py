@@ -33,6 +33,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., channel) -> the same shape."""
         return rms_norm(x, self.eps)
 
 
@@ -69,7 +70,7 @@ class Interpolation(nn.Module):
         return (weights[..., None] * values).sum(dim=-3).flatten(-2)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))
+        return torch.unflatten(x, -1, (self.num_heads, -1))
 
 
 class Downsample(nn.Module):
@@ -83,7 +84,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """(member, 4 n, fine_dim), child positions (n, 12) -> (member, n, coarse_dim)."""
-        children = x.unflatten(1, (-1, 4)).flatten(2)
+        children = torch.unflatten(x, 1, (-1, 4)).flatten(2)
         return rms_norm(self.proj_x(children) + self.proj_pos(positions.to(x.dtype)), self.eps)
 
 
@@ -99,7 +100,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, skip: Tensor, positions: Tensor) -> Tensor:
         """(member, n, coarse_dim), skip (member, 4 n, fine_dim) -> (member, 4 n, fine_dim)."""
         parents = self.proj_x(x) + self.proj_pos(positions.to(x.dtype))
-        return rms_norm(parents.unflatten(2, (4, -1)).flatten(1, 2) + skip, self.eps)
+        return rms_norm(torch.unflatten(parents, 2, (4, -1)).flatten(1, 2) + skip, self.eps)
 
 
 class NoiseGenerator(nn.Module):

@@ -8,6 +8,7 @@ of exactly these values.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import healpy
 import numpy as np
@@ -35,6 +36,7 @@ class Neighbors:
     directions: Tensor
 
     def to(self, device: torch.device) -> Neighbors:
+        """The same tables on another device."""
         return Neighbors(self.indices.to(device), self.directions.to(device))
 
 
@@ -46,6 +48,7 @@ class Rotation:
     sin: Tensor
 
     def to(self, device: torch.device) -> Rotation:
+        """The same tables on another device."""
         return Rotation(self.cos.to(device), self.sin.to(device))
 
 
@@ -69,6 +72,7 @@ class Geometry:
 
     @property
     def points(self) -> int:
+        """Points of the grid."""
         return self.longitudes * self.latitudes
 
     def to(self, device: torch.device) -> Geometry:
@@ -104,9 +108,7 @@ def build_geometry(
         statics=static_features(np.asarray(static, np.float32), grid),
         to_healpix=find_neighbors(pixels[0], grid, k),
         to_grid=find_neighbors(grid, pixels[0], k),
-        child_positions=tuple(
-            child_positions(fine, coarse) for fine, coarse in zip(pixels, pixels[1:], strict=False)
-        ),
+        child_positions=tuple(child_positions(fine, coarse) for fine, coarse in pairwise(pixels)),
         rotations=tuple(
             rotation(level, places, config.rope_theta) if config.rope else None
             for level, places in zip(config.levels, pixels, strict=True)
@@ -153,9 +155,7 @@ def find_neighbors(targets: Radians, sources: Radians, k: int) -> Neighbors:
     """
     indices = BallTree(sources, metric="haversine").query(targets, k, return_distance=False)
     offsets = unit_vectors(targets)[:, None] - unit_vectors(sources)[indices]
-    return Neighbors(
-        torch.from_numpy(indices), torch.nn.functional.normalize(offsets, dim=-1)
-    )
+    return Neighbors(torch.from_numpy(indices), torch.nn.functional.normalize(offsets, dim=-1))
 
 
 def static_features(static: NDArray[np.float32], places: Radians) -> Tensor:
@@ -168,7 +168,7 @@ def static_features(static: NDArray[np.float32], places: Radians) -> Tensor:
 
 def child_positions(fine: Radians, coarse: Radians) -> Tensor:
     """Offsets of the children 4n..4n+3 from pixel n, (child, xyz) in 12 standardised columns."""
-    offsets = unit_vectors(fine).unflatten(0, (-1, 4)) - unit_vectors(coarse)[:, None]
+    offsets = torch.unflatten(unit_vectors(fine), 0, (-1, 4)) - unit_vectors(coarse)[:, None]
     return standardize(offsets.flatten(1))
 
 

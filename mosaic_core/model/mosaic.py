@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -68,7 +69,7 @@ class Mosaic(nn.Module):
             Stage(stage, stage.encoder_depth, noise, eps) for stage in config.stages
         )
         dims = [level.dim for level in config.levels]
-        steps = list(zip(dims, dims[1:], strict=False))
+        steps = list(pairwise(dims))
         self.downsample_layers = nn.ModuleList(Downsample(*step, eps) for step in steps)
         self.bottleneck = Stage(config.bottleneck, config.bottleneck.depth, noise, eps)
         self.upsample_layers = nn.ModuleList(
@@ -84,22 +85,25 @@ class Mosaic(nn.Module):
 
     @property
     def geometry(self) -> Geometry:
+        """The tables of places, on the model's device."""
         assert self._geometry is not None, "built without a geometry, for its shapes only"
         return self._geometry
 
     @property
     def normalization(self) -> Normalization:
+        """Mean and standard deviation of the channels, on the model's device."""
         assert self._normalization is not None, "built without statistics, for its shapes only"
         return self._normalization
 
     @property
     def device(self) -> torch.device:
-        return self.preprocess[0].weight.device
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the parameters and activations."""
-        return self.preprocess[0].weight.dtype
+        return next(self.parameters()).dtype
 
     def step(self, history: Tensor, time_features: Tensor, noise: Tensor) -> Tensor:
         """One step ahead, in normalised units.
@@ -145,7 +149,7 @@ class Mosaic(nn.Module):
         return x
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._geometry is not None:
             self._geometry = self._geometry.to(self.device)
         if self._normalization is not None:

@@ -28,6 +28,7 @@ class Normalization:
         return state * self.std + self.mean
 
     def to(self, device: torch.device) -> Normalization:
+        """The same statistics on another device."""
         return Normalization(self.mean.to(device), self.std.to(device))
 
 

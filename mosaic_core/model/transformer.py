@@ -1,4 +1,7 @@
-"""Transformer blocks on one HEALPix level: x += attention(norm(x)); x += feed_forward(norm(x), z)."""
+"""Transformer blocks on one HEALPix level.
+
+x += attention(norm(x)); x += feed_forward(norm(x), z).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotary embedding of (member, token, head, head_dim): each adjacent pair by its angle."""
     wide = torch.promote_types(x.dtype, torch.float32)
     cos, sin = rotation.cos[:, None].to(wide), rotation.sin[:, None].to(wide)
-    even, odd = x.to(wide).unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = torch.unflatten(x.to(wide), -1, (-1, 2)).unbind(-1)
     turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
     return turned.flatten(-2).to(x.dtype)
 
@@ -46,7 +49,7 @@ class Attention(nn.Module):
             q,
             k,
             v,
-            self.to_strategy_combine_mlp(x).unflatten(-1, (level.num_heads, BRANCHES)),
+            torch.unflatten(self.to_strategy_combine_mlp(x), -1, (level.num_heads, BRANCHES)),
             local_block=level.local_block,
             sparse_block=level.sparse_block,
             selected_blocks=level.selected_blocks,
@@ -54,7 +57,7 @@ class Attention(nn.Module):
         return self.to_o(mixed.flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.level.head_dim))
+        return torch.unflatten(x, -1, (-1, self.level.head_dim))
 
 
 class FeedForward(nn.Module):
