@@ -1,0 +1,82 @@
+"""Who made a forecast, from what, with which code: for metadata, and for the run's identity."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import xarray as xr
+
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+from postprocess.provenance import Provenance
+
+RUN_ID_DIGITS = 12
+_CLONE = Path(__file__).resolve().parent.parent
+
+
+def code_version() -> str:
+    """The version of the distribution, with the commit when it runs from a clone."""
+    version = metadata.version("mosaic-ops")
+    if not (_CLONE / ".git").exists():
+        return version
+    asked = ["git", "-C", str(_CLONE), "describe", "--always", "--dirty", "--abbrev=12"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return f"{version}+g{said.stdout.strip()}" if said.returncode == 0 else version
+
+
+def weights_digest(files: Mapping[str, str]) -> str:
+    """SHA-256 over the names and digests of the files a model was loaded from."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, weights_sha256: str) -> str:
+    """Name of the run: a digest of everything that decides its bits.
+
+    The same run started again finds what it left; a run that differs in anything never mixes
+    with it.
+    """
+    facts = {
+        "cycle": cycle.id,
+        "analyses": input_analyses(state),
+        "variant": settings.variant,
+        "numbers": settings.numbers,
+        "lead_hours": settings.lead_hours,
+        "rounding": settings.rounding,
+        "weights": weights_sha256,
+        "code": code_version(),
+        "notice": settings.notice,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    return digest.hexdigest()[:RUN_ID_DIGITS]
+
+
+def input_analyses(state: xr.Dataset) -> tuple[str, ...]:
+    """One line per analysis of an initial state: its time, source, era and digest."""
+    lines = []
+    for time, text in zip(state["time"].values, state["provenance"].values, strict=True):
+        record = json.loads(str(text))
+        origin = f"{record.get('source', 'unknown')} era {record.get('era', 'unknown')}"
+        lines.append(f"{Cycle.from_datetime64(time)} {origin} sha256 {record['sha256']}")
+    return tuple(lines)
+
+
+def provenance(
+    settings: Settings, state: xr.Dataset, name: str, weights_sha256: str, precision: str
+) -> Provenance:
+    """The attributes every store of the run carries."""
+    return Provenance(
+        run_id=name,
+        created=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        model_variant=settings.variant,
+        weights_sha256=weights_sha256,
+        code_version=code_version(),
+        precision=precision,
+        input_analyses=input_analyses(state),
+        comment=settings.notice or "",
+    )
