@@ -1,0 +1,100 @@
+"""What a finished cycle shows on its page, as markdown: pictures, times, verdicts."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.forecast import Outcome
+from flows.receipts import Receipt, receipts_of
+from flows.settings import Settings
+
+PICTURE_WIDTH_PIXELS = 900
+PICTURE_LIMIT_BYTES = 140_000  # a third more as base64; the row stays under 200 kB
+BAR_CHARACTERS = 32
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One piece of markdown: `key` is lower case with dashes, `title` for people."""
+
+    key: str
+    title: str
+    text: str
+
+
+def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
+    """The waterfall of the cycle, and every picture of its publication (small enough)."""
+    receipts = receipts_of(outcome.cycle, settings.receipts)
+    if receipts:
+        yield Exhibit("waterfall", f"Stages of {outcome.cycle}", waterfall(receipts))
+    if not outcome.made:
+        return
+    yield Exhibit("stores", f"Stores of {outcome.cycle}", store_card(outcome))
+    for path in sorted(Path(outcome.address).rglob("*.png")):
+        yield Exhibit(key_of(path.stem), f"{path.stem} {outcome.cycle}", picture(path))
+
+
+def key_of(name: str) -> str:
+    """A key that Prefect accepts: lower case letters, digits and dashes."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
+
+
+def waterfall(receipts: Sequence[Receipt]) -> str:
+    """A table with a bar per stage on the time axis of the cycle, attempts and reasons."""
+    first = min(receipt.started for receipt in receipts)
+    last = max(receipt.finished or receipt.started for receipt in receipts)
+    whole = max((last - first).total_seconds(), 1e-9)
+    lines = [
+        "| stage | state | from + s | seconds | attempt | time axis |",
+        "|---|---|--:|--:|--:|---|",
+    ]
+    for receipt in receipts:
+        begin = (receipt.started - first).total_seconds()
+        seconds = ((receipt.finished or last) - receipt.started).total_seconds()
+        lines.append(
+            f"| {receipt.stage} | {receipt.status} | {begin:.1f} | {seconds:.1f} "
+            f"| {receipt.attempt} | `{bar(begin / whole, seconds / whole)}` |"
+        )
+    reasons = [f"- **{r.stage}**: {r.reason}" for r in receipts if r.reason]
+    return "\n".join([*lines, "", *reasons])
+
+
+def bar(begin: float, length: float) -> str:
+    """A bar on a line of fixed width; `begin` and `length` are fractions of it."""
+    start = min(int(begin * BAR_CHARACTERS), BAR_CHARACTERS - 1)
+    filled = max(1, min(round(length * BAR_CHARACTERS), BAR_CHARACTERS - start))
+    return ("." * start + "#" * filled).ljust(BAR_CHARACTERS, ".")
+
+
+def store_card(outcome: Outcome) -> str:
+    """Where the stores are and how to open them."""
+    address = Path(outcome.address).resolve()
+    stores = "\n".join(f"- `{path.name}`" for path in sorted(address.glob("*.zarr")))
+    return (
+        f"**{outcome.cycle}** is published in `{address}`\n\n{stores}\n\n"
+        f"```python\nimport xarray as xr\nxr.open_zarr('{address}/forecast.zarr')\n```\n"
+    )
+
+
+def picture(path: Path) -> str:
+    """A PNG as a data address: the only form that both of Prefect's interfaces draw."""
+    content = path.read_bytes()
+    if len(content) > PICTURE_LIMIT_BYTES:
+        content = _smaller(content)
+    encoded = base64.b64encode(content).decode()
+    return f"![{path.stem}](data:image/png;base64,{encoded})"
+
+
+def _smaller(content: bytes) -> bytes:
+    """The picture with a palette of 128 colours and at most PICTURE_WIDTH_PIXELS wide."""
+    from PIL import Image  # comes with matplotlib
+
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    image.thumbnail((PICTURE_WIDTH_PIXELS, PICTURE_WIDTH_PIXELS))
+    out = io.BytesIO()
+    image.quantize(128).save(out, format="PNG", optimize=True)
+    return out.getvalue()

@@ -1,0 +1,122 @@
+"""A tiny stand-in for flows.stages: the same doors, small JSON files, faults on request.
+
+A mirror is the folder `mirror` of the data root: an empty file per cycle means that the analysis
+is there, the text in it is a fault to raise. `ledger.txt` gets one line per piece of work done, so
+that work done twice shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from flows.progress import Reporter
+from flows.receipts import recorded
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
+from mosaic_core.contract.files import write_json_atomic
+
+STEP_SECONDS = float(os.environ.get("TOY_STEP_SECONDS", "0.001"))
+
+
+def ledger(settings: Settings) -> list[str]:
+    """Every piece of work done so far, in order."""
+    path = settings.data_root / "ledger.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def note(settings: Settings, line: str) -> None:
+    """One atomic line in the ledger."""
+    settings.data_root.mkdir(parents=True, exist_ok=True)
+    with (settings.data_root / "ledger.txt").open("a") as file:
+        file.write(line + "\n")
+
+
+def offer(settings: Settings, *cycles: Cycle, fault: str = "") -> None:
+    """Put the analyses of `cycles` on the mirror."""
+    for cycle in cycles:
+        path = settings.data_root / "mirror" / cycle.id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(fault)
+
+
+def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
+    """Wait until a mirror has the analysis."""
+    path = settings.data_root / "mirror" / cycle.id
+    with recorded("wait", cycle, settings.receipts, report, f"wait for {cycle}"):
+        give_up = time.monotonic() + settings.deadline_hours
+        while not path.exists():
+            if time.monotonic() > give_up:
+                raise NotYetAvailable("no mirror has it", where=f"cycle {cycle}")
+            time.sleep(min(settings.poll_seconds, 0.2))
+    return "toy"
+
+
+def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Path:
+    """Fetch the analysis; the mirror file may hold a fault."""
+    with recorded("fetch", cycle, settings.receipts, report, f"fetch {cycle}"):
+        fault = (settings.data_root / "mirror" / cycle.id).read_text()
+        if fault.startswith("outage"):
+            offer(settings, cycle)  # the next attempt finds it well
+            raise SourceError("the mirror answered 503", where=source, remedy="wait")
+        if fault:
+            raise DataError(fault, where=f"cycle {cycle}", remedy="look at the file")
+        path = settings.downloads / cycle.id / "manifest.json"
+        write_json_atomic(path, {"cycle": cycle.id})
+        note(settings, f"fetch {cycle.id}")
+    return path
+
+
+def archive(cycle: Cycle, manifest: Path, settings: Settings, report: Reporter) -> None:
+    """Append to the archive."""
+    with recorded("archive", cycle, settings.receipts, report, f"archive {cycle}"):
+        write_json_atomic(settings.archive / f"{cycle.id}.json", {"from": str(manifest)})
+
+
+def missing_analyses(cycle: Cycle, settings: Settings) -> list[Cycle]:
+    """Analyses of the history that are not archived."""
+    variant = settings.model_variant
+    history = cycle.history(variant.history_count, variant.history_spacing_hours)
+    return [each for each in history if not (settings.archive / f"{each.id}.json").exists()]
+
+
+def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:
+    """Collect the history."""
+    with recorded("initial_state", cycle, settings.receipts, report, f"initial state {cycle}"):
+        path = settings.staging / cycle.id / "state.json"
+        write_json_atomic(path, {"cycle": cycle.id})
+    return path
+
+
+def rollout(cycle: Cycle, state: Path, settings: Settings, report: Reporter) -> Path:
+    """Step through the forecast; goes on where a killed run stopped."""
+    staged = settings.staging / cycle.id
+    with recorded("rollout", cycle, settings.receipts, report, f"rollout {cycle}") as advance:
+        for step in range(1, settings.steps + 1):
+            if not (staged / f"step{step}").exists():
+                time.sleep(STEP_SECONDS)
+                write_json_atomic(staged / f"step{step}", {"step": step})
+                note(settings, f"step {cycle.id} {step} {os.getpid()}")
+            advance(step, settings.steps, f"{settings.members} members")
+    return staged
+
+
+def published_address(cycle: Cycle, settings: Settings) -> Path | None:
+    """The publication, if there is one."""
+    found = sorted((settings.published / "cycles" / cycle.id).glob("*/manifest.json"))
+    return found[0].parent if found else None
+
+
+def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> Path:
+    """Make it visible; latest.json never goes backwards."""
+    with recorded("publish", cycle, settings.receipts, report, f"publish {cycle}"):
+        address = settings.published / "cycles" / cycle.id / f"run-{os.getpid()}"
+        write_json_atomic(address / "manifest.json", {"cycle": cycle.id})
+        latest = settings.published / "latest.json"
+        if not latest.exists() or json.loads(latest.read_text())["cycle"] < cycle.id:
+            write_json_atomic(latest, {"cycle": cycle.id})
+        note(settings, f"publish {cycle.id}")
+    return address
