@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
@@ -51,6 +51,30 @@ class Settings(BaseModel):
     )
     notice: str | None = Field(
         None, description="text that goes on every figure and into every store's metadata"
+    )
+
+    objective_hours: float = Field(
+        8.0, gt=0, description="service objective: published this many hours after the initial time"
+    )
+    catchup_hours: float = Field(
+        48.0, ge=6, description="cycles older than this are not made up for; the mirrors keep 72 h"
+    )
+    attempts: int = Field(3, ge=1, description="runs of one cycle before an engineer must look")
+    rollout_deployment: str | None = Field(
+        None, description="Prefect deployment for the GPU stage; by default in the same process"
+    )
+    alert_webhook: SecretStr | None = Field(
+        None, description="address that alerts are posted to as JSON (Slack understands it)"
+    )
+    alert_webhook_file: Path | None = Field(
+        None, description="file that holds that address, for secrets mounted as files"
+    )
+    minimum_free_gb: float = Field(
+        20.0, ge=0, description="free space in the data root below which an alert is raised"
+    )
+    keep_cycles: int = Field(120, ge=1, description="published cycles that retention keeps")
+    keep_downloads_hours: float = Field(
+        72.0, ge=0, description="age at which retention deletes fetched GRIB files"
     )
 
     @field_validator("variant")
@@ -94,6 +118,11 @@ class Settings(BaseModel):
     def locks(self) -> Path:
         """One lock file per cycle."""
         return self.data_root / "locks"
+
+    @property
+    def alerts(self) -> Path:
+        """One file per alert that was raised."""
+        return self.data_root / "alerts"
 
     @property
     def receipts(self) -> Path:
