@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import MosaicOpsError
+
+LOOK_SECONDS = 0.05
 
 
 class CycleIsBusyError(MosaicOpsError):
     """Another process works on this cycle (EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+def is_worked_on(cycle: Cycle, folder: Path) -> bool:
+    """Whether a live process holds the cycle's lock.
+
+    The look takes a shared lock for an instant; cycle_lock tries twice because of it.
+    """
+    try:
+        file = (folder / f"{cycle.id}.lock").open()
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager
@@ -28,16 +49,26 @@ def cycle_lock(cycle: Cycle, folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{cycle.id}.lock"
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(file):
             file.seek(0)
             raise CycleIsBusyError(
                 f"process {file.read().strip() or 'unknown'} is working on it",
                 where=f"cycle {cycle}",
                 remedy="wait for it, or stop that process; then run the command again",
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock, at the second try if need be: a look at the lock holds it for an instant."""
+    for pause in (LOOK_SECONDS, 0.0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause)
+        else:
+            return True
+    return False
