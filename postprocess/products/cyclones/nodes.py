@@ -223,6 +223,11 @@ def lowest_within(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) -> 
     return Nodes(nodes.index, row, column)
 
 
+def highest_within(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) -> Nodes:
+    """The highest point within `distance` degrees of each node; of equal ones the first found."""
+    return lowest_within(nodes, np.negative(fields), mesh, distance)
+
+
 @lru_cache(maxsize=4096)
 def _visiting_order(
     mesh: Mesh, row: int, distance: float

@@ -1,0 +1,133 @@
+"""One identity for the same storm across members: known storms by matching, others by clustering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from postprocess.products.cyclones.basins import basin_of
+from postprocess.products.cyclones.sphere import distance_km
+from postprocess.products.cyclones.thresholds import Thresholds
+
+FIRST_NUMBER = 70  # ECMWF's ids 70-99 are storms that no agency has named
+
+_STRANGERS_KM = 1e6
+
+
+@dataclass(frozen=True)
+class KnownStorm:
+    """A storm that an agency follows at the initial time: its id, name and reported position."""
+
+    storm_id: str
+    name: str
+    latitude: float
+    longitude: float
+
+
+def identified(
+    table: pd.DataFrame, known: Sequence[KnownStorm], thresholds: Thresholds
+) -> pd.DataFrame:
+    """The table with system_id, storm_id and storm_name filled in.
+
+    Tracks from lead 0 near a known storm take its id. All others are grouped over members and
+    numbered per basin from 70, the group with the most members first (numbers pass 99 only when a
+    basin has more than 30 groups).
+    """
+    if table.empty:
+        return table
+    named = _match_known(table, known, thresholds)
+    for (index, rows), storm in ((item, known[item[0]]) for item in named):
+        del index
+        table.loc[rows, ["system_id", "storm_id"]] = storm.storm_id
+        table.loc[rows, "storm_name"] = storm.name
+    unnamed = [rows for _, rows in _by_track(table) if (table.loc[rows, "system_id"] == "").all()]
+    for label, members in _numbered(table, _grouped(table, unnamed, thresholds)):
+        table.loc[np.concatenate(members), "system_id"] = label
+    return table
+
+
+def _by_track(table: pd.DataFrame) -> list[tuple[str, NDArray[np.intp]]]:
+    return [(str(key), np.asarray(rows)) for key, rows in table.groupby("track_id").groups.items()]
+
+
+def _match_known(
+    table: pd.DataFrame, known: Sequence[KnownStorm], t: Thresholds
+) -> list[tuple[int, NDArray[np.intp]]]:
+    """(index of the storm, rows of the track) for the nearest track of each member."""
+    found = []
+    tracks = [(rows, table.loc[rows[0]]) for _, rows in _by_track(table)]
+    starting = [(rows, first) for rows, first in tracks if first.lead_hours == 0]
+    for index, storm in enumerate(known):
+        basin = basin_of(storm.latitude, storm.longitude)
+        rivals = [other for other in known if basin_of(other.latitude, other.longitude) == basin]
+        reach = t.lonely_known_km if len(rivals) == 1 else t.known_km
+        for number in sorted({first.number for _, first in starting}):
+            own = [(rows, first) for rows, first in starting if first.number == number]
+            gaps = [
+                float(distance_km(first.latitude, first.longitude, storm.latitude, storm.longitude))
+                for _, first in own
+            ]
+            if gaps and min(gaps) <= reach:
+                found.append((index, own[int(np.argmin(gaps))][0]))
+    return found
+
+
+def _grouped(
+    table: pd.DataFrame, tracks: Sequence[NDArray[np.intp]], t: Thresholds
+) -> list[list[NDArray[np.intp]]]:
+    """Tracks grouped by complete linkage of their mean distance over common times."""
+    if len(tracks) < 2:
+        return [list(tracks)] if tracks else []
+    apart = np.zeros((len(tracks), len(tracks)))
+    for a in range(len(tracks)):
+        for b in range(a):
+            apart[a, b] = apart[b, a] = _track_distance(table, tracks[a], tracks[b], t)
+    tree = linkage(squareform(apart), method="complete")
+    labels = fcluster(tree, t.same_system_km, criterion="distance")
+    return [
+        [tracks[i] for i in np.flatnonzero(labels == label)] for label in dict.fromkeys(labels)
+    ]
+
+
+def _track_distance(
+    table: pd.DataFrame, a: NDArray[np.intp], b: NDArray[np.intp], t: Thresholds
+) -> float:
+    """Mean distance in km over common leads; far when they share too few or the same member.
+
+    Two tracks of lead 0 need only that lead in common: members start from one analysis.
+    """
+    first, second = table.loc[a], table.loc[b]
+    if first.number.iloc[0] == second.number.iloc[0]:
+        return _STRANGERS_KM
+    both = first.merge(second, on="lead_hours", suffixes=("_a", "_b"))
+    analysed = len(both) > 0 and both.lead_hours.iloc[0] == 0
+    if analysed:
+        both = both.iloc[:1]
+    elif len(both) < t.same_system_points:
+        return _STRANGERS_KM
+    gaps = distance_km(both.latitude_a, both.longitude_a, both.latitude_b, both.longitude_b)
+    return float(np.mean(gaps))
+
+
+def _numbered(
+    table: pd.DataFrame, groups: Sequence[list[NDArray[np.intp]]]
+) -> list[tuple[str, list[NDArray[np.intp]]]]:
+    def significance(group: list[NDArray[np.intp]]) -> tuple[int, int, float]:
+        first = table.loc[group[0][0]]
+        return -len(group), int(first.lead_hours), float(first.longitude)
+
+    counts: dict[str, int] = {}
+    labelled = []
+    for group in sorted(groups, key=significance):
+        first = table.loc[group[0][0]]
+        _, letter = basin_of(float(first.latitude), float(first.longitude))
+        number = FIRST_NUMBER + counts.get(letter, 0)
+        counts[letter] = counts.get(letter, 0) + 1
+        labelled.append((f"{number}{letter}", group))
+    return labelled
