@@ -1,0 +1,71 @@
+"""SwiGLU with noise as the epilogue of its projection: any GPU, any size."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _swiglu(
+    x, w, scale, bias, out, rows, hidden, depth, tokens, bias_stride,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, BAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    row_tiles, column_tiles = tl.cdiv(rows, ROWS), tl.cdiv(hidden, COLUMNS)
+    band = tl.program_id(0) // (BAND * column_tiles)
+    within = tl.program_id(0) - band * BAND * column_tiles
+    height = tl.minimum(row_tiles - band * BAND, BAND)
+    lines = (band * BAND + within % height) * ROWS + tl.arange(0, ROWS)
+    columns = (within // height) * COLUMNS + tl.arange(0, COLUMNS)
+    wide = lines.to(tl.int64)
+    steps = tl.arange(0, STEP)
+    x_at = x + wide[:, None] * depth + steps[None, :]
+    gate_at = w + columns[None, :].to(tl.int64) * depth + steps[:, None]
+    value_at = gate_at + hidden.to(tl.int64) * depth
+    gate = tl.zeros([ROWS, COLUMNS], tl.float32)
+    value = tl.zeros([ROWS, COLUMNS], tl.float32)
+    row_in, column_in = (lines < rows)[:, None], (columns < hidden)[None, :]
+    for start in range(0, depth, STEP):
+        deep = steps < depth - start
+        xs = tl.load(x_at + start, mask=row_in & deep[None, :], other=0.0)
+        gates = tl.load(gate_at + start, mask=column_in & deep[:, None], other=0.0)
+        values = tl.load(value_at + start, mask=column_in & deep[:, None], other=0.0)
+        gate = tl.dot(xs, gates, gate, input_precision=PRECISION)
+        value = tl.dot(xs, values, value, input_precision=PRECISION)
+    factor = tl.load(scale + lines, mask=lines < rows, other=0.0)[:, None]
+    member = wide // tokens
+    shift_at = bias + member[:, None] * bias_stride + columns[None, :]
+    gate = gate * factor + tl.load(shift_at, mask=row_in & column_in, other=0.0).to(tl.float32)
+    result = gate * (value * factor) / (1.0 + tl.exp(-gate))
+    to = out + wide[:, None] * hidden + columns[None, :]
+    tl.store(to, result.to(out.dtype.element_ty), mask=row_in & column_in)
+
+
+def swiglu(
+    x: Tensor,
+    w13: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    tokens: int,
+    out: Tensor,
+    tile: tuple[int, int, int] = (128, 64, 64),
+    warps: int = 8,
+    stages: int = 3,
+) -> Tensor:
+    """silu(s x W1^T + bias) * (s x W3^T) into `out` (rows, hidden), s the scale of the row.
+
+    x (rows, depth), w13 = [W1; W3] (2 hidden, depth), `scale` (rows,) float32, `bias` (member,
+    hidden) any row stride; `tokens` rows make a member.
+    """
+    rows, depth = x.shape
+    hidden = w13.shape[0] // 2
+    row_tile, column_tile, step = tile
+    grid = (triton.cdiv(rows, row_tile) * triton.cdiv(hidden, column_tile),)
+    _swiglu[grid](
+        x, w13, scale, bias, out, rows, hidden, depth, tokens, bias.stride(0),
+        row_tile, column_tile, step, 8, "ieee", num_warps=warps, num_stages=stages,
+    )
+    return out

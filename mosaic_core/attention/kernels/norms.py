@@ -1,0 +1,101 @@
+"""RMS norms: the scale of each row, and whole rows with what precedes the norm fused in.
+
+A norm without weight commutes with the linear map behind it, W (s x) = s (W x), so most norms of
+the network exist only as the float32 scale of each row, applied after the matrix product.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _row_scale(x, scale, width, eps, TWICE: tl.constexpr, WIDTH: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, WIDTH)
+    values = tl.load(x + row * width + columns, mask=columns < width, other=0.0).to(tl.float32)
+    mean_square = tl.sum(values * values, axis=0) / width
+    factor = 1.0 / tl.sqrt(mean_square + eps)
+    if TWICE:  # the norm of the normed row: its mean square is mean_square * factor^2
+        factor *= 1.0 / tl.sqrt(mean_square * factor * factor + eps)
+    tl.store(scale + row, factor)
+
+
+def row_scale(x: Tensor, eps: float, *, twice: bool = False, out: Tensor) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) of each row of x (rows, width) into `out` (rows,) float32.
+
+    With `twice`, the scale of two norms in a row.
+    """
+    rows, width = x.shape
+    padded = triton.next_power_of_2(width)
+    warps = 1 if padded <= 1024 else 2
+    _row_scale[(rows,)](x, out, width, eps, twice, padded, num_warps=warps)
+    return out
+
+
+@triton.jit
+def _normed_sum(
+    x, table, skip, out, table_rows, width, eps,
+    TABLE: tl.constexpr, SKIP: tl.constexpr, SILU: tl.constexpr, WIDTH: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, WIDTH)
+    inside = columns < width
+    total = tl.load(x + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    if TABLE:
+        at = table + (row % table_rows) * width + columns
+        total += tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    if SKIP:
+        total += tl.load(skip + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    normed = total / tl.sqrt(tl.sum(total * total, axis=0) / width + eps)
+    if SILU:
+        normed = normed / (1.0 + tl.exp(-normed))
+    tl.store(out + row * width + columns, normed.to(out.dtype.element_ty), mask=inside)
+
+
+def normed_sum(
+    x: Tensor,
+    eps: float,
+    *,
+    table: Tensor | None = None,
+    skip: Tensor | None = None,
+    silu: bool = False,
+    out: Tensor,
+) -> Tensor:
+    """RMS norm of x + table + skip, then SiLU on demand: (rows, width) into `out`.
+
+    `table` (some rows, width) repeats for every member, `skip` has the rows of x.
+    """
+    rows, width = x.shape
+    padded = triton.next_power_of_2(width)
+    _normed_sum[(rows,)](
+        x, x if table is None else table, x if skip is None else skip, out,
+        rows if table is None else len(table), width, eps,
+        table is not None, skip is not None, silu, padded, num_warps=1 if padded <= 1024 else 2,
+    )
+    return out
+
+
+@triton.jit
+def _scaled_silu(x, scale, width, WIDTH: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, WIDTH)
+    at = x + row * width + columns
+    values = tl.load(at, mask=columns < width, other=0.0).to(tl.float32) * tl.load(scale + row)
+    activated = values / (1.0 + tl.exp(-values))
+    tl.store(at, activated.to(x.dtype.element_ty), mask=columns < width)
+
+
+def scaled_silu(x: Tensor, scale: Tensor) -> Tensor:
+    """SiLU(scale x) in place, x (rows, width), scale (rows,) float32."""
+    rows, width = x.shape
+    _scaled_silu[(rows,)](x, scale, width, triton.next_power_of_2(width), num_warps=1)
+    return x
+
+
+def row_scales_like(x: Tensor) -> Tensor:
+    """Room for the scale of each row of x."""
+    return torch.empty(len(x), dtype=torch.float32, device=x.device)
