@@ -31,7 +31,7 @@ from mosaic_core.rollout import Engine, predict
 from mosaic_core.state import Clock
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-ARRAYS = (
+INPUTS = (
     "initial_state",
     "static",
     "longitude",
@@ -40,7 +40,6 @@ ARRAYS = (
     "state_std",
     "day_year",
     "noise",
-    "trajectory",
 )
 TAP = "tap/"
 
@@ -131,15 +130,12 @@ def read_case_arrays(path: Path, config: ModelConfig) -> Arrays:
     """Arrays and taps of a case; one ModelError lists each whose shape contradicts `config`."""
     with _named_errors(path), np.load(path) as archive:
         taps = [name for name in archive if name.startswith(TAP)]
-    arrays = read_arrays(path, (*ARRAYS, *taps))
+    arrays = read_arrays(path, (*INPUTS, "trajectory", *taps))
     faults = list(_shape_faults(arrays, config))
     if faults:
         raise ModelError("; ".join(faults), where=str(path))
-    return {name: _float32(values) for name, values in arrays.items()}
-
-
-def _float32(values: NDArray[Any]) -> NDArray[Any]:
-    return values.astype(np.float32, copy=False)
+    inputs = {name: arrays[name].astype(np.float32, copy=False) for name in INPUTS}
+    return arrays | inputs
 
 
 @contextmanager
