@@ -1,0 +1,158 @@
+"""A prefix of an S3 bucket as an object root, through obstore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore import exceptions
+from obstore.store import S3Store
+
+from mosaic_core.contract.errors import PublishError
+from postprocess.objects.content import content_type
+from postprocess.objects.root import MissingObjectError, ObjectInfo, Tagged
+
+_RETRY = {
+    "max_retries": 8,
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=200),
+        "max_backoff": timedelta(seconds=10),
+        "base": 2,
+    },
+    # Below the lifetime of any credential: a request is never retried with expired ones.
+    "retry_timeout": timedelta(minutes=2),
+}
+# Plain HTTP is used only when the endpoint itself says http://, as test servers do.
+_CLIENT = {"timeout": "60s", "connect_timeout": "10s", "allow_http": True}
+_SINGLE_PUT_BYTES = 64 << 20
+
+
+class S3Root:
+    """Credentials, region and endpoint come from AWS_* (AWS_ENDPOINT_URL, AWS_ALLOW_HTTP, ...).
+
+    Objects up to 64 MB go up in one PUT, so that their ETag is the MD5 of their content and the
+    listing alone proves what arrived.
+    """
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._store = S3Store(bucket, retry_config=_RETRY, client_options=_CLIENT)  # type: ignore[arg-type]
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._address = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """s3://bucket/prefix."""
+        return self._address
+
+    def read(self, key: str) -> bytes:
+        """The object's content."""
+        with self._explained(key):
+            return bytes(obstore.get(self._store, self._prefix + key).bytes())
+
+    def read_tagged(self, key: str) -> Tagged | None:
+        """Content and ETag."""
+        with self._explained(key):
+            try:
+                found = obstore.get(self._store, self._prefix + key)
+            except FileNotFoundError:
+                return None
+            return Tagged(bytes(found.bytes()), str(found.meta["e_tag"]))
+
+    def write(self, key: str, content: bytes, *, cache: str) -> None:
+        """PUT."""
+        self._put(key, content, cache, "overwrite")
+
+    def upload(self, key: str, path: Path, *, cache: str) -> None:
+        """PUT of a file; in parts above 64 MB."""
+        if path.stat().st_size <= _SINGLE_PUT_BYTES:
+            self._put(key, path.read_bytes(), cache, "overwrite")
+            return
+        with self._explained(key):
+            attributes = _attributes(key, cache)
+            obstore.put(self._store, self._prefix + key, path, attributes=attributes)
+
+    def swap(self, key: str, content: bytes, *, expected: str | None, cache: str) -> bool:
+        """PUT with If-Match or If-None-Match."""
+        mode: Any = "create" if expected is None else {"e_tag": expected}
+        try:
+            self._put(key, content, cache, mode)
+        except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+            return False
+        return True
+
+    def objects(self, prefix: str) -> list[ObjectInfo]:
+        """Every object below a prefix."""
+        with self._explained(prefix):
+            pages = obstore.list(self._store, self._prefix + prefix, chunk_size=1000)
+            found = [self._info(meta) for page in pages for meta in page]
+        return sorted(found, key=lambda info: info.key)
+
+    def folders(self, prefix: str) -> list[str]:
+        """Common prefixes."""
+        with self._explained(prefix):
+            found = obstore.list_with_delimiter(self._store, self._prefix + prefix)
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Bulk delete."""
+        paths = [self._prefix + key for key in keys]
+        if paths:
+            with self._explained(paths[0]):
+                obstore.delete(self._store, paths)
+
+    def _put(self, key: str, content: bytes, cache: str, mode: Any) -> None:
+        with self._explained(key):
+            obstore.put(
+                self._store,
+                self._prefix + key,
+                content,
+                attributes=_attributes(key, cache),
+                mode=mode,
+                use_multipart=False,
+            )
+
+    def _info(self, meta: Any) -> ObjectInfo:
+        tag = str(meta["e_tag"] or "").strip('"')
+        return ObjectInfo(
+            key=meta["path"].removeprefix(self._prefix),
+            size=meta["size"],
+            modified=meta["last_modified"],
+            md5=tag if len(tag) == 32 else None,
+        )
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        where = f"{self._address}/{key}"
+        try:
+            yield
+        except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+            raise
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise PublishError(
+                    "the bucket does not exist",
+                    where=self._address,
+                    remedy="create it or correct the address",
+                ) from error
+            raise MissingObjectError("no such object", where=where) from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise PublishError(
+                "the store refused: no permission, or the credentials are wrong or expired",
+                where=where,
+                remedy="renew the AWS_* credentials, then publish again: what is there is kept",
+            ) from error
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            raise PublishError(
+                f"the store failed: {str(error).strip().splitlines()[0][:300]}",
+                where=where,
+                remedy="check AWS_ENDPOINT_URL and the store, then publish again: what is there "
+                "is kept",
+            ) from error
+
+
+def _attributes(key: str, cache: str) -> dict[str, str]:
+    return {"Cache-Control": cache, "Content-Type": content_type(key)}
