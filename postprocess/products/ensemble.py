@@ -167,9 +167,7 @@ def grouped_by_variable(step: ForecastStep) -> list[list[Plane]]:
     return ordered
 
 
-def _stacked(
-    variable: Variable, statistic: str, planes: list[NDArray[np.float32]]
-) -> xr.Variable:
+def _stacked(variable: Variable, statistic: str, planes: list[NDArray[np.float32]]) -> xr.Variable:
     middle = ("quantile",) if statistic == "quantile" else ()
     if variable.on_levels:
         values = np.stack(planes, axis=len(middle))

@@ -86,7 +86,7 @@ def open_any(path: Path) -> xr.Dataset:
 
 def _opened(path: Path, engine: str) -> xr.Dataset:
     try:
-        return xr.open_dataset(path, engine=engine)  # type: ignore[arg-type]
+        return xr.open_dataset(path, engine=engine)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"cannot be read as {engine}: {error}", where=str(path), remedy="check the file"

@@ -52,13 +52,11 @@ def forecast_coordinates(
 ) -> dict[str, xr.Variable]:
     """Coordinates init_time (scalar), lead_time and valid_time with their CF attributes."""
     leads = np.array(lead_times, dtype="timedelta64[ns]")
-    start = np.datetime64(init_time, "ns")
+    start = init_time.astype("datetime64[ns]")
     return {
         "init_time": xr.Variable((), start, COORDINATE_ATTRIBUTES["init_time"]),
         "lead_time": xr.Variable("lead_time", leads, COORDINATE_ATTRIBUTES["lead_time"]),
-        "valid_time": xr.Variable(
-            "lead_time", start + leads, COORDINATE_ATTRIBUTES["valid_time"]
-        ),
+        "valid_time": xr.Variable("lead_time", start + leads, COORDINATE_ATTRIBUTES["valid_time"]),
     }
 
 

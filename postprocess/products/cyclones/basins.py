@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 # (name, letter, south, north, west, east), first match wins; longitudes 0..360. The letters are
 # those of the ids in ECMWF's track messages and in ATCF. The Americas split the Atlantic from the
 # eastern Pacific along a line, see `_west_of_america`.
@@ -31,7 +33,7 @@ def basin_of(latitude: float, longitude: float) -> tuple[str, str]:
 
 
 def _west_of_america(latitude: float, longitude: float) -> bool:
-    for (west, north), (east, south) in zip(_DIVIDE[:-1], _DIVIDE[1:], strict=True):
+    for (west, north), (east, south) in pairwise(_DIVIDE):
         if west <= longitude < east:
             share = (longitude - west) / (east - west)
             return latitude < north + share * (south - north)

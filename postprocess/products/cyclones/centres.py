@@ -83,8 +83,10 @@ def find_centres(
     speed = np.hypot(fields.u10, fields.v10)
     windiest = highest_within(nodes, speed, mesh, t.wind_distance)
     rows, columns = np.array(mesh.latitude), np.array(mesh.longitude)
-    on_land = np.zeros(len(nodes), bool) if land is None else land[nodes.row, nodes.column] > (
-        t.highest_land_share
+    on_land = (
+        np.zeros(len(nodes), bool)
+        if land is None
+        else land[nodes.row, nodes.column] > (t.highest_land_share)
     )
     return Centres(
         member=nodes.index,
@@ -129,7 +131,7 @@ def refined(
 
 
 def _neighbour(nodes: Nodes, fields: Fields, offset: tuple[int, int]) -> NDArray[np.float64]:
-    """Values `offset` rows and columns from the nodes; the grid wraps east-west, ends north-south."""
+    """Values `offset` (rows, columns) from the nodes; the grid wraps in longitude only."""
     rows = np.clip(nodes.row + offset[0], 0, fields.shape[1] - 1)
     columns = (nodes.column + offset[1]) % fields.shape[2]
     return fields[nodes.index, rows, columns].astype(np.float64)

@@ -33,7 +33,9 @@ class ContourRequest:
     @classmethod
     def parse(cls, text: str) -> ContourRequest:
         """Read 'msl,200,5.5,0': field, delta, distance in degrees, search distance (default 0)."""
-        match = re.match(r"^(_DIFF\(.*\)|[^,]+),([^,]+),([^,]+)(?:,([^,]+))?$", text.replace(" ", ""))
+        match = re.match(
+            r"^(_DIFF\(.*\)|[^,]+),([^,]+),([^,]+)(?:,([^,]+))?$", text.replace(" ", "")
+        )
         try:
             if match is None:
                 raise ValueError("three or four parts are needed")
@@ -131,9 +133,7 @@ def _at_level(field: xr.DataArray, level: float, where: str) -> xr.DataArray:
 
 
 def _dims(field: xr.DataArray, grid: RegularGrid, where: str) -> tuple[str, ...]:
-    others = [
-        str(dim) for dim in field.dims if dim not in (grid.latitude_dim, grid.longitude_dim)
-    ]
+    others = [str(dim) for dim in field.dims if dim not in (grid.latitude_dim, grid.longitude_dim)]
     long_ones = [dim for dim in others if field.sizes[dim] > 1]
     if len(long_ones) > 1:
         raise InputError(

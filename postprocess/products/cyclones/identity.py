@@ -1,4 +1,4 @@
-"""One identity for the same storm across members: known storms by matching, others by clustering."""
+"""One identity for a storm across members: known storms by matching, others by clustering."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def _grouped(
     tree = linkage(squareform(apart), method="complete")
     labels = fcluster(tree, t.same_system_km, criterion="distance")
     return [
-        [tracks[i] for i in np.flatnonzero(labels == label)] for label in dict.fromkeys(labels)
+        [track for track, own in zip(tracks, labels, strict=True) if own == label]
+        for label in dict.fromkeys(labels)
     ]
 
 

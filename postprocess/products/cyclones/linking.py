@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,5 +103,3 @@ class MemberLinker:
         share = t.later_gate_share if len(track.leads) > 1 else 1.0
         periods = (lead_hours - track.leads[-1]) / 6
         return min(t.first_gate_per_6h * share * periods, t.widest_gate)
-
-

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Points of a stack of fields: `index` of the field, `row` and `column`, sorted by all three."""
+    """Points of a stack of fields: `index` of the field, `row`, `column`, sorted by all three."""
 
     index: NDArray[np.intp]
     row: NDArray[np.intp]
@@ -123,7 +124,9 @@ def merged(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) -> Nodes:
     A node that is itself removed still removes others, as in DetectNodes.
     """
     chord = 2 * math.sin(0.5 * math.radians(distance))
-    points = unit_vectors(np.array(mesh.latitude)[nodes.row], np.array(mesh.longitude)[nodes.column])
+    points = unit_vectors(
+        np.array(mesh.latitude)[nodes.row], np.array(mesh.longitude)[nodes.column]
+    )
     values = nodes.of(fields)
     keep = np.ones(len(nodes), dtype=bool)
     for start, stop in _runs(nodes.index):
@@ -138,7 +141,7 @@ def _runs(index: NDArray[np.intp]) -> list[tuple[int, int]]:
     """Start and stop of each run of equal values in a sorted array."""
     cuts = np.flatnonzero(np.diff(index)) + 1
     edges = [0, *cuts.tolist(), index.size]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(a, b) for a, b in pairwise(edges) if b > a]
 
 
 def closed(nodes: Nodes, contour: Contour, mesh: Mesh) -> NDArray[np.bool_]:
@@ -149,7 +152,9 @@ def closed(nodes: Nodes, contour: Contour, mesh: Mesh) -> NDArray[np.bool_]:
     for row in np.unique(centres.row):
         here = np.flatnonzero(centres.row == row)
         some = Nodes(centres.index[here], centres.row[here], centres.column[here])
-        result[here] = _closed_in_row(some, int(row), fields, abs(contour.delta), contour.distance, mesh)
+        result[here] = _closed_in_row(
+            some, int(row), fields, abs(contour.delta), contour.distance, mesh
+        )
     return result
 
 
@@ -176,15 +181,13 @@ def _closed_in_row(
             break
         flooded = grown
     escapes = links.neighbours(flooded) & ~inside & beside[:, None, :]
-    return ~escapes.any(axis=(1, 2))
+    return np.asarray(~escapes.any(axis=(1, 2)))
 
 
 class _Links:
     """Which points of the patches are neighbours; patches of whole circles wrap around."""
 
-    def __init__(
-        self, columns: NDArray[np.intp], beside: NDArray[np.bool_], mesh: Mesh
-    ) -> None:
+    def __init__(self, columns: NDArray[np.intp], beside: NDArray[np.bool_], mesh: Mesh) -> None:
         self._wraps = mesh.periodic and columns.shape[1] == mesh.shape[1]
         ends = (columns == 0) | (columns == mesh.shape[1] - 1)
         self._sideways = beside if mesh.periodic else beside & ~ends

@@ -49,7 +49,7 @@ class CycloneTracker:
         self._known = tuple(known)
         self._thresholds = thresholds
         self._run = SameRun()
-        self._init_time = np.datetime64("NaT")
+        self._init_time: np.datetime64 = np.datetime64("NaT")
         self._centres: dict[int, Centres] = {}
         self._linkers: dict[int, MemberLinker] = {}
 

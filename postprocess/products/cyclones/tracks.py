@@ -103,7 +103,9 @@ def kept(track: Track, run: Run, t: Thresholds) -> bool:
     centres = run.centres[lead]
     over_sea = not bool(centres.land[entry])
     tropical = abs(centres.latitude[entry]) <= t.genesis_max_abs_latitude
-    winds = np.array([run.centres[h].wind[e] for h, e in zip(track.leads, track.entries, strict=True)])
+    winds = np.array(
+        [run.centres[h].wind[e] for h, e in zip(track.leads, track.entries, strict=True)]
+    )
     windy = int((winds >= t.genesis_wind_ms).sum())
     if lead == 0:
         return bool(over_sea and tropical and winds[0] >= t.genesis_wind_ms)
@@ -132,7 +134,7 @@ def _rows(track_id: str, number: int, track: Track, run: Run) -> pd.DataFrame:
     table = pd.DataFrame(points)
     leads = np.array(track.leads)
     table["lead_hours"] = leads
-    start = np.datetime64(run.init_time, "ns")
+    start = run.init_time.astype("datetime64[ns]")
     table["time"] = start + leads.astype("timedelta64[h]").astype("timedelta64[ns]")
     return table.assign(
         track_id=track_id, system_id="", storm_id="", storm_name="", number=number, basin=name,

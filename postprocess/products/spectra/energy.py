@@ -17,7 +17,6 @@ from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.grid import EARTH_RADIUS_M
 from postprocess.products.spectra.harmonics import Block, analysis_blocks
 
-
 _CACHE_FIELDS = 8  # wind fields at a time whose Fourier coefficients stay in a 2 MiB cache
 
 
@@ -175,4 +174,3 @@ def _squares(op: Operator, columns: Any) -> Any:
         else:
             total[block.first_order :] += squared
     return total
-

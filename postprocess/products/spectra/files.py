@@ -65,7 +65,9 @@ def _wind(dataset: xr.Dataset, name: str, where: str) -> xr.DataArray:
     units = str(dataset[name].attrs.get("units", "m s-1"))
     if units not in _SPEED_UNITS:
         raise DataError(
-            f"{name} is in {units!r}, not in m s-1", where=where, remedy="convert the winds to m s-1"
+            f"{name} is in {units!r}, not in m s-1",
+            where=where,
+            remedy="convert the winds to m s-1",
         )
     return without_repeated_meridian(dataset[name], where)
 
@@ -86,9 +88,7 @@ def _eastward(field: xr.DataArray, grid: RegularGrid) -> NDArray[np.float64]:
     return np.ascontiguousarray(values[..., ::-1]) if westward else values
 
 
-def _require_finite(
-    fields: list[NDArray[np.float64]], names: tuple[str, str], where: str
-) -> None:
+def _require_finite(fields: list[NDArray[np.float64]], names: tuple[str, str], where: str) -> None:
     for values, name in zip(fields, names, strict=True):
         missing = np.count_nonzero(~np.isfinite(values))
         if missing:
@@ -121,9 +121,7 @@ def _dataset(
         for (name, kind), energy in zip(kinds.items(), energies, strict=True)
     }
     coords = {
-        name: value
-        for name, value in u.coords.items()
-        if set(map(str, value.dims)) <= set(others)
+        name: value for name, value in u.coords.items() if set(map(str, value.dims)) <= set(others)
     }
     degree = np.arange(energies[0].shape[-1])
     attributes = {"long_name": "total wavenumber", "units": "1"}

@@ -46,7 +46,7 @@ def legendre(first: int, count: int, lmax: int, theta: Array) -> Array:
     cosine, sine = np.cos(theta), np.sin(theta)
     orders = np.arange(first, first + count)
     table = np.zeros((count, lmax + 1, theta.size))
-    for index, order in enumerate(orders):
+    for index, order in enumerate(orders.tolist()):
         if abs(order) <= lmax:
             table[index, abs(order)] = _sectoral(order, sine)
     squared = orders.astype(np.float64) ** 2
@@ -85,9 +85,7 @@ def vector_functions(first: int, count: int, lmax: int, theta: Array) -> tuple[A
     down = ratio * _root((degree + m) * (degree + m - 1))
     up = ratio * _root((degree - m) * (degree - m - 1))
     turn = np.zeros_like(slope)
-    turn[:, 1:] = 0.5 * (
-        down[:, 1:, None] * lower[:, :-1] + up[:, 1:, None] * upper[:, :-1]
-    )
+    turn[:, 1:] = 0.5 * (down[:, 1:, None] * lower[:, :-1] + up[:, 1:, None] * upper[:, :-1])
     valid = (degree >= m) & (degree > 0)
     return slope * valid[..., None], turn * valid[..., None]
 
@@ -144,7 +142,9 @@ def analysis_blocks(rings: int, lmax: int, mmax: int, *, spin: int) -> Iterator[
         yield Block(first, _fold(parts, orders, folded, spin))
 
 
-def _fold(parts: tuple[Array, ...], orders: NDArray[Any], folded: dict[bool, Array], spin: int) -> Array:
+def _fold(
+    parts: tuple[Array, ...], orders: NDArray[Any], folded: dict[bool, Array], spin: int
+) -> Array:
     first = int(orders[0])
     scale = np.where(orders == 0, 1.0, 2.0) * (4 * np.pi**2) / (8 * np.pi)
     return np.stack(

@@ -34,9 +34,9 @@ def spectra_schema(*, levels: bool, surface: bool) -> DatasetSchema:
             variables[name] = ArraySchema(("number", *dims), attributes={"units": "m2 s-2"})
             variables[f"{name}_ensemble_mean"] = ArraySchema(dims)
         if surface:
-            dims = ("lead_time", "degree")
-            variables[f"{name}_{SURFACE}"] = ArraySchema(("number", *dims))
-            variables[f"{name}_{SURFACE}_ensemble_mean"] = ArraySchema(dims)
+            flat = ("lead_time", "degree")
+            variables[f"{name}_{SURFACE}"] = ArraySchema(("number", *flat))
+            variables[f"{name}_{SURFACE}_ensemble_mean"] = ArraySchema(flat)
     return DatasetSchema("kinetic-energy spectra", variables, ascending=("lead_time", "degree"))
 
 
@@ -58,7 +58,7 @@ class KineticEnergySpectra:
         self._surface = surface
         self._run = SameRun()
         self._numbers: tuple[int, ...] = ()
-        self._init_time = np.datetime64("NaT")
+        self._init_time: np.datetime64 = np.datetime64("NaT")
         self._leads: list[np.timedelta64] = []
         self._energies: list[NDArray[np.float32]] = []
 

@@ -1,0 +1,1 @@
+"""Figures of forecasts: one function each, no network, no display."""

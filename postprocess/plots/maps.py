@@ -1,0 +1,74 @@
+"""Maps of one field: any variable, level, lead, member or statistic."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mosaic_core.contract.errors import InputError
+from postprocess.plots.coastlines import around, draw_coastlines
+from postprocess.plots.style import Shown, Stamp, new_figure, shown
+
+Extent = tuple[float, float, float, float]
+
+
+def map_figure(
+    field: xr.DataArray,
+    stamp: Stamp,
+    *,
+    lead_hours: int | None = None,
+    title: str | None = None,
+    extent: Extent | None = None,
+    centre: float = 0.0,
+) -> Figure:
+    """A map of `field` (latitude, longitude) with coastlines and a colour bar in shown units.
+
+    `extent` is (west, east, south, north) in degrees; without it the whole globe, `centre` in the
+    middle.
+    """
+    if set(field.dims) != {"latitude", "longitude"}:
+        raise InputError(
+            f"a map needs (latitude, longitude), not {field.dims}",
+            where=str(field.name),
+            remedy="select one level, lead and member first",
+        )
+    field = field.transpose("latitude", "longitude").sortby("latitude")
+    look = shown(field)
+    figure = new_figure(9.5, 5.0, title or title_of(field), stamp.line(lead_hours), stamp)
+    axes = figure.add_subplot()
+    _draw(figure, axes, field, look, centre)
+    draw_coastlines(axes, centre)
+    west, east, south, north = extent or (centre - 180, centre + 180, -90, 90)
+    axes.set_xlim(west, east)
+    axes.set_ylim(south, north)
+    return figure
+
+
+def title_of(field: xr.DataArray) -> str:
+    """The long name, with the pressure level where there is one."""
+    name = str(field.attrs.get("long_name", field.name))
+    return f"{name} at {int(field.level)} hPa" if "level" in field.coords else name
+
+
+def _draw(figure: Figure, axes: Axes, field: xr.DataArray, look: Shown, centre: float) -> None:
+    x = around(field.longitude.values, centre)
+    order = np.argsort(x)
+    values = look.convert(np.asarray(field.values, dtype=np.float64)[:, order])
+    x, y = np.append(x[order], x[order[0]] + 360), field.latitude.values
+    values = np.concatenate([values, values[:, :1]], axis=1)  # closes the gap at the map's edge
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    if look.diverging:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    mesh = axes.pcolormesh(
+        x, y, values, cmap=look.colours, vmin=low, vmax=high, shading="nearest", rasterized=True
+    )
+    figure.colorbar(mesh, ax=axes, label=look.unit, shrink=0.82, pad=0.015)
+    if look.spacing and 0 < (high - low) / look.spacing < 60:
+        levels = np.arange(np.floor(low / look.spacing), np.ceil(high / look.spacing) + 1)
+        lines = axes.contour(
+            x, y, values, levels=levels * look.spacing, colors="white", linewidths=0.5
+        )
+        axes.clabel(lines, fontsize=6, fmt="%g")

@@ -1,0 +1,60 @@
+"""Tracks of tropical cyclones."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from postprocess.plots.coastlines import around, draw_coastlines, unbroken
+from postprocess.plots.style import COLOURS, GREY, Stamp, new_figure
+from postprocess.products.cyclones.thresholds import INTENSITY_NOTE
+
+
+def tracks_figure(tracks: pd.DataFrame, stamp: Stamp, *, centre: float = 180.0) -> Figure:
+    """All member tracks, one colour a system; a map that says so when there is no storm.
+
+    `tracks` has the columns of the cyclone product. Open circles are starts, dots cold cores.
+    """
+    systems = sorted(tracks.system_id.unique().tolist())
+    title = f"Tropical-cyclone tracks: {len(systems)} systems"
+    figure = new_figure(9.5, 4.4, title, stamp.line(), stamp)
+    axes = figure.add_subplot()
+    draw_coastlines(axes, centre)
+    handles = []
+    for index, system in enumerate(systems):
+        own = tracks[tracks.system_id == system]
+        colour = COLOURS[index % 7]
+        for _, track in own.groupby("track_id"):
+            _draw_track(axes, track.sort_values("lead_hours"), colour, centre)
+        members = own.number.nunique()
+        handles.append(Line2D([], [], color=colour, label=f"{_label(own)}: {members} members"))
+    axes.set_xlim(centre - 180, centre + 180)
+    axes.set_ylim(-65, 65)
+    if systems:
+        axes.legend(handles=handles, fontsize=7, ncols=2, loc="lower left")
+    else:
+        axes.text(centre, 0, "no tropical cyclone in any member", ha="center", fontsize=12)
+    axes.set_xlabel(INTENSITY_NOTE, fontsize=7, color=GREY)
+    return figure
+
+
+def _label(system: pd.DataFrame) -> str:
+    name = next((name for name in system.storm_name if name), "")
+    return f"{system.system_id.iloc[0]} {name}".strip()
+
+
+def _draw_track(axes: Axes, track: pd.DataFrame, colour: str, centre: float) -> None:
+    x, y = unbroken(track.longitude.to_numpy(), track.latitude.to_numpy(), centre)
+    axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.8, zorder=4)
+    start = track.iloc[:1]
+    axes.plot(
+        around(start.longitude.to_numpy(), centre), start.latitude, "o", markerfacecolor="none",
+        color=colour, markersize=4, zorder=5,
+    )  # fmt: skip
+    cold = track[~track.warm_core]
+    axes.plot(
+        around(cold.longitude.to_numpy(), centre), cold.latitude, ".", color=GREY, markersize=2,
+        zorder=5,
+    )  # fmt: skip
