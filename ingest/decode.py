@@ -40,6 +40,7 @@ class MessageHeader:
     type_of_level: str
     level: int
     units: str
+    name: str
     mars_class: str
     stream: str
     type: str
@@ -158,6 +159,7 @@ def read_header(handle: Any) -> MessageHeader:
         type_of_level=_key(handle, "typeOfLevel", "unknown"),
         level=level,
         units=_key(handle, "units", ""),
+        name=_key(handle, "name", ""),
         mars_class=_key(handle, "class", ""),
         stream=_key(handle, "stream", ""),
         type=_key(handle, "type", ""),

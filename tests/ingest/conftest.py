@@ -1,4 +1,4 @@
-"""A small feed: genuine 0.25 degree GRIB2 messages with their index, and a mirror that can misbehave."""
+"""A small feed: genuine 0.25 degree GRIB2 messages, their index, a mirror that misbehaves."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ DAMAGE = {
     "length": lambda a, b: a[:14] + bytes([a[14] ^ 1]) + a[15:] + b,
     "header bytes": lambda a, b: a[:120] + b"\xff" * 40 + a[160:] + b,
     "text between": lambda a, b: a + b"<html>error</html>" + b,
-    "empty": lambda a, b: b"",
-    "text": lambda a, b: b"not found",
+    "empty": lambda *_: b"",
+    "text": lambda *_: b"not found",
 }
 
 

@@ -22,6 +22,11 @@ def fetched(cycle, mirror, directory, policy, **options) -> FetchManifest:
     return fetch_analysis(cycle, mirror.source, directory, policy=policy, **options)
 
 
+def passes(*_: object) -> bool:
+    """No fault: the request is answered as it should be."""
+    return False
+
+
 def gets(mirror) -> list[str]:
     return [wanted for method, path, wanted in mirror.requests if method == "GET" and wanted]
 
@@ -106,7 +111,7 @@ def test_a_folder_of_another_cycle_is_not_reused(
 def test_a_broken_download_resumes_where_it_stopped(
     cycle, mirror, answers, upload, tmp_path, policy
 ) -> None:
-    mirror.fault(GRIB, lambda h: False)  # the HEAD request passes
+    mirror.fault(GRIB, passes)  # the HEAD request passes
     mirror.fault(f"GET {analysis_files(cycle, mirror.source).data_url.removeprefix(mirror.root)}",
                  answers.cut_after(150_000), answers.status(403))  # fmt: skip
     with pytest.raises(SourceError, match="403"):
@@ -149,7 +154,7 @@ def test_passing_trouble_is_survived(
 def test_a_refusing_mirror_is_out_at_once(
     code, cycle, mirror, answers, upload, tmp_path, policy
 ) -> None:
-    mirror.fault(GRIB, lambda handler: False, answers.status(code))
+    mirror.fault(GRIB, passes, answers.status(code))
     with pytest.raises(SourceError, match=f"refuses .HTTP {code}") as caught:
         fetched(cycle, mirror, tmp_path, policy)
     assert "another mirror" in caught.value.remedy
@@ -170,7 +175,11 @@ def test_endless_500_is_given_up(cycle, mirror, answers, upload, tmp_path, polic
 
 def test_retry_after_is_obeyed(cycle, mirror, answers, upload, tmp_path, policy) -> None:
     asked: list[datetime] = []
-    note = lambda handler: asked.append(datetime.now(UTC)) or False  # noqa: E731
+
+    def note(*_: object) -> bool:
+        asked.append(datetime.now(UTC))
+        return False
+
     mirror.fault(IDX, answers.status(429, Retry_After="1"), note)
     start = datetime.now(UTC)
     fetched(cycle, mirror, tmp_path, policy)
@@ -181,7 +190,7 @@ def test_a_retry_after_beyond_the_deadline_is_refused_at_once(
     cycle, mirror, answers, upload, tmp_path, policy
 ) -> None:
     mirror.fault(IDX, answers.status(503, Retry_After="3600"))
-    with pytest.raises(SourceError, match="HTTP 503; the next attempt would be after the deadline"):
+    with pytest.raises(SourceError, match="HTTP 503; the next attempt would be after"):
         fetched(cycle, mirror, tmp_path, policy)
 
 
@@ -220,7 +229,7 @@ def test_a_file_replaced_under_way_is_refused(cycle, mirror, upload, tmp_path, p
         return False
 
     mirror.fault(IDX, replace)
-    with pytest.raises(SourceError, match="changed between two requests .ETag"):
+    with pytest.raises(SourceError, match=r"changed between two requests .ETag"):
         fetched(cycle, mirror, tmp_path, policy)
     assert_nothing_visible(tmp_path)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_soil_levels_are_not_taken_for_pressure_levels() -> None:
 def test_merging_joins_neighbours_and_keeps_the_rest_apart() -> None:
     rows = list(take(REAL).values())
     spans = merge_ranges(rows, 0)
-    assert all(a.end < b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end < b.start for a, b in pairwise(spans))
     for row in rows:
         assert sum(s.start <= row.offset and row.end <= s.end for s in spans) == 1
     assert ByteRange(5, 9).header == "bytes=5-8"
