@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from pydantic import Field
 
+from flows import stages
 from flows.exhibits import exhibits_of
 from flows.forecast import Outcome, forecast_cycle
-from flows.locks import CycleIsBusyError
+from flows.gpu_stage import BACKFILL_QUEUE, runner
+from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
+from flows.operations import reconcile_once
 from flows.progress import Reporter
+from flows.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
 from flows.settings import Settings, load_settings
-from flows.tasks import PrefectReporter, as_task, name_run, post_markdown, quieten_console
+from flows.status_text import latency_markdown, matrix_markdown
+from flows.tasks import (
+    PrefectReporter,
+    as_task,
+    name_run,
+    post_markdown,
+    quieten_console,
+    tolerant,
+)
 from flows.timetable import due_cycle, refuse_future
 from mosaic_core.contract.cycle import Cycle
 
+RECONCILE_DEPLOYMENT = "reconcile/every-15-minutes"
+CYCLE_PATTERN = r"^\d{4}-?\d{2}-?\d{2}[T ]?\d{2}(:?00)?Z?$"
 CycleText = Annotated[
     str | None,
     Field(
         description="Initial time such as 2026-11-23T00Z (00, 06, 12 or 18 UTC). Empty: the cycle "
         "that is due at the scheduled time of the run.",
-        pattern=r"^\d{4}-?\d{2}-?\d{2}[T ]?\d{2}(:?00)?Z?$",
+        pattern=CYCLE_PATTERN,
     ),
+]
+RequiredCycle = Annotated[
+    str, Field(description="Initial time such as 2026-11-23T00Z.", pattern=CYCLE_PATTERN)
 ]
 VariantName = Annotated[
     Literal["hres", "era5", "mini"] | None,
@@ -45,12 +63,26 @@ LeadHours = Annotated[
 
 
 def _name_of_forecast() -> str:
-    return f"forecast {_cycle_of_run(flow_run.parameters.get('cycle'))}"
+    return run_name(_cycle_of_run(flow_run.parameters.get("cycle")))
+
+
+def call_reconciler(flow: object, flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """Start the reconciler at once when a run ended badly.
+
+    Prefect calls hooks with these three names as keywords when the worker runs them.
+    """
+    with tolerant("the call to the reconciler") as client:
+        client.create_flow_run_from_deployment(
+            find_deployment(client, RECONCILE_DEPLOYMENT),
+            idempotency_key=f"after/{flow_run.id}/{flow_run.run_count}",
+        )
 
 
 @flow(
     name="forecast",
     flow_run_name=_name_of_forecast,
+    on_failure=[call_reconciler],
+    on_crashed=[call_reconciler],
     description="One forecast cycle, from the analysis on a mirror to the published stores.",
     retries=0,  # a crash kills the process that would retry: the reconciler starts a new run
     persist_result=False,
@@ -63,9 +95,11 @@ def forecast(
 ) -> State[Any]:
     """Bring one cycle to publication; a cycle that is published or in work is left alone."""
     settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
-    chosen = refuse_future(_cycle_of_run(cycle), _now())
+    chosen = refuse_future(_cycle_of_run(cycle), now())
+    if cycle is None and (newer := untried_newer(chosen, settings, now())):
+        return Completed(name="Deferred", message=f"{newer} comes first; the reconciler returns")
     try:
-        outcome = shown_cycle(chosen, settings)
+        outcome = shown_cycle(chosen, settings, run=runner(settings, _gpu_queue()))
     except CycleIsBusyError as busy:
         return Completed(name="Skipped", message=str(busy))
     if not outcome.made:
@@ -73,10 +107,36 @@ def forecast(
     return Completed(name="Published", message=f"{chosen} is in {outcome.address}")
 
 
-def shown_cycle(cycle: Cycle, settings: Settings, echo: Reporter | None = None) -> Outcome:
+@flow(
+    name="rollout",
+    flow_run_name="rollout {cycle}",
+    description="The ensemble of one cycle on a GPU, asked for by a forecast run.",
+    persist_result=False,
+)
+def rollout(
+    cycle: RequiredCycle,
+    variant: VariantName = None,
+    members: Members = None,
+    lead_hours: LeadHours = None,
+) -> State[Any]:
+    """Run the ensemble from the cycle's collected initial state; the message is its folder."""
+    settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
+    chosen = Cycle.parse(cycle)
+    state = settings.staging / chosen.id / stages.STATE
+    with cycle_lock(chosen, settings.locks / "rollout"):
+        folder = as_task(stages.rollout, chosen, state, settings, PrefectReporter())
+    return Completed(message=str(folder))
+
+
+def shown_cycle(
+    cycle: Cycle,
+    settings: Settings,
+    echo: Reporter | None = None,
+    run: Callable[..., Any] = as_task,
+) -> Outcome:
     """forecast_cycle inside a Prefect run: stages are tasks, results are on the run's page."""
-    name_run(f"forecast {cycle}", (f"cycle:{cycle}", f"variant:{settings.variant}"))
-    outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), as_task)
+    name_run(run_name(cycle), (cycle_tag(cycle), f"variant:{settings.variant}"))
+    outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run)
     for exhibit in exhibits_of(outcome, settings):
         post_markdown(exhibit.key, exhibit.title, exhibit.text)
     return outcome
@@ -90,7 +150,7 @@ def run_in_prefect(
     `address` is the server's API (http://host:port/api). Raises what forecast_cycle raises.
     """
 
-    @flow(name="forecast", flow_run_name=f"forecast {cycle}", persist_result=False)
+    @flow(name="forecast", flow_run_name=run_name(cycle), persist_result=False)
     def here(cycle: str, variant: str, members: int, lead_hours: int) -> Outcome:  # noqa: ARG001
         return shown_cycle(Cycle.parse(cycle), settings, echo)
 
@@ -104,8 +164,42 @@ def run_in_prefect(
 
 def _cycle_of_run(given: str | None) -> Cycle:
     """The cycle asked for, or the one that was due when the run was scheduled to start."""
-    return Cycle.parse(given) if given else due_cycle(flow_run.scheduled_start_time or _now())
+    return Cycle.parse(given) if given else due_cycle(flow_run.scheduled_start_time or now())
 
 
-def _now() -> dt.datetime:
+@flow(
+    name="reconcile",
+    description="Finishes crashed, late and missing cycles, newest first; raises the alerts.",
+    persist_result=False,
+    timeout_seconds=600,
+)
+def reconcile(
+    dry_run: Annotated[bool, Field(description="Only say what would be done.")] = False,
+) -> State[Any]:
+    """One pass over the cycles of the last days."""
+    settings = load_settings()
+    with connected() as client:
+        done = reconcile_once(settings, client, now(), dry_run=dry_run)
+    post_markdown("cycles", "Cycles", matrix_markdown(done.table, done.figures))
+    post_markdown("latency", "Latency of the stages", latency_markdown(done.figures))
+    return Completed(message=done.summary)
+
+
+def _gpu_queue() -> str | None:
+    """The GPU pool's queue: runs of a backfill stand behind the live ones."""
+    return BACKFILL_QUEUE if BACKFILL_TAG in (flow_run.tags or ()) else None
+
+
+def untried_newer(cycle: Cycle, settings: Settings, moment: dt.datetime) -> Cycle | None:
+    """The newest due cycle, if it is newer than `cycle` and nobody has begun it.
+
+    After an outage the late runs come oldest first; this lets the newest cycle pass.
+    """
+    newest = due_cycle(moment)
+    begun = (settings.receipts / newest.id).exists() or is_worked_on(newest, settings.locks)
+    return newest if newest > cycle and not begun else None
+
+
+def now() -> dt.datetime:
+    """The time on the clock, UTC."""
     return dt.datetime.now(dt.UTC)

@@ -6,11 +6,14 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from flows.forecast import Outcome
 from flows.receipts import Receipt, receipts_of
 from flows.settings import Settings
+from postprocess.manifest import Manifest
+from postprocess.objects.root import open_root
+from postprocess.publish import published_cycle
 
 PICTURE_WIDTH_PIXELS = 900
 PICTURE_LIMIT_BYTES = 140_000  # a third more as base64; the row stays under 200 kB
@@ -33,9 +36,18 @@ def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
         yield Exhibit("waterfall", f"Stages of {outcome.cycle}", waterfall(receipts))
     if not outcome.made:
         return
-    yield Exhibit("stores", f"Stores of {outcome.cycle}", store_card(outcome))
-    for path in sorted(Path(outcome.address).rglob("*.png")):
-        yield Exhibit(key_of(path.stem), f"{path.stem} {outcome.cycle}", picture(path))
+    manifest = published_cycle(settings.published, outcome.cycle)
+    if manifest is None:
+        return
+    yield Exhibit("stores", f"Stores of {outcome.cycle}", store_card(outcome, manifest))
+    root = open_root(settings.published)
+    for record in manifest.objects:
+        name = PurePosixPath(record.key)
+        if name.suffix == ".png":
+            content = root.read(f"{manifest.path}/{record.key}")
+            yield Exhibit(
+                key_of(name.stem), f"{name.stem} {outcome.cycle}", picture(name.stem, content)
+            )
 
 
 def key_of(name: str) -> str:
@@ -70,23 +82,22 @@ def bar(begin: float, length: float) -> str:
     return ("." * start + "#" * filled).ljust(BAR_CHARACTERS, ".")
 
 
-def store_card(outcome: Outcome) -> str:
-    """Where the stores are and how to open them."""
-    address = Path(outcome.address).resolve()
-    stores = "\n".join(f"- `{path.name}`" for path in sorted(address.glob("*.zarr")))
+def store_card(outcome: Outcome, manifest: Manifest) -> str:
+    """Where the stores are, how large, and how to open them."""
+    stores = "\n".join(f"- `{name}`" for name in manifest.stores)
     return (
-        f"**{outcome.cycle}** is published in `{address}`\n\n{stores}\n\n"
-        f"```python\nimport xarray as xr\nxr.open_zarr('{address}/forecast.zarr')\n```\n"
+        f"**{outcome.cycle}**: {manifest.members} members to {manifest.lead_hours} h, "
+        f"{manifest.bytes / 1e6:.0f} MB in `{outcome.address}`\n\n{stores}\n\n"
+        f"```python\nimport xarray as xr\nxr.open_zarr('{outcome.address}/forecast.zarr')\n```\n"
     )
 
 
-def picture(path: Path) -> str:
+def picture(name: str, content: bytes) -> str:
     """A PNG as a data address: the only form that both of Prefect's interfaces draw."""
-    content = path.read_bytes()
     if len(content) > PICTURE_LIMIT_BYTES:
         content = _smaller(content)
     encoded = base64.b64encode(content).decode()
-    return f"![{path.stem}](data:image/png;base64,{encoded})"
+    return f"![{name}](data:image/png;base64,{encoded})"
 
 
 def _smaller(content: bytes) -> bytes:

@@ -205,7 +205,7 @@ def tolerant(what: str) -> Iterator[SyncPrefectClient]:
     try:
         with get_client(sync_client=True) as client:
             yield client
-    except (httpx.HTTPError, PrefectException, OSError) as error:
+    except (httpx.HTTPError, PrefectException, MosaicOpsError, OSError) as error:
         _log.warning("%s not shown in Prefect: %s", what, error)
 
 

@@ -7,7 +7,7 @@ that work done twice shows.
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 import os
 import time
 from pathlib import Path
@@ -18,7 +18,12 @@ from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
 from mosaic_core.contract.files import write_json_atomic
+from postprocess.manifest import Manifest, digest, run_path
+from postprocess.objects.root import MUTABLE, open_root
+from postprocess.pointer import LATEST, advance, current_key
+from postprocess.publish import published_cycle
 
+STATE = "state.json"
 STEP_SECONDS = float(os.environ.get("TOY_STEP_SECONDS", "0.001"))
 
 
@@ -86,7 +91,7 @@ def missing_analyses(cycle: Cycle, settings: Settings) -> list[Cycle]:
 def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:
     """Collect the history."""
     with recorded("initial_state", cycle, settings.receipts, report, f"initial state {cycle}"):
-        path = settings.staging / cycle.id / "state.json"
+        path = settings.staging / cycle.id / STATE
         write_json_atomic(path, {"cycle": cycle.id})
     return path
 
@@ -104,19 +109,29 @@ def rollout(cycle: Cycle, state: Path, settings: Settings, report: Reporter) -> 
     return staged
 
 
-def published_address(cycle: Cycle, settings: Settings) -> Path | None:
+def published_address(cycle: Cycle, settings: Settings) -> str | None:
     """The publication, if there is one."""
-    found = sorted((settings.published / "cycles" / cycle.id).glob("*/manifest.json"))
-    return found[0].parent if found else None
+    manifest = published_cycle(settings.published, cycle)
+    return f"{settings.published}/{manifest.path}" if manifest else None
 
 
-def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> Path:
+def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> str:
     """Make it visible; latest.json never goes backwards."""
     with recorded("publish", cycle, settings.receipts, report, f"publish {cycle}"):
-        address = settings.published / "cycles" / cycle.id / f"run-{os.getpid()}"
-        write_json_atomic(address / "manifest.json", {"cycle": cycle.id})
-        latest = settings.published / "latest.json"
-        if not latest.exists() or json.loads(latest.read_text())["cycle"] < cycle.id:
-            write_json_atomic(latest, {"cycle": cycle.id})
+        name = f"run{os.getpid()}"
+        manifest = Manifest(
+            cycle=cycle.id,
+            run_id=name,
+            path=run_path(cycle, name),
+            members=settings.members,
+            lead_hours=settings.lead_hours,
+            created_at=dt.datetime.now(dt.UTC),
+            provenance={},
+            objects=(),
+        )
+        root = open_root(settings.published)
+        root.write(f"{manifest.path}/manifest.json", manifest.to_bytes(), cache=MUTABLE)
+        for key in (current_key(cycle), LATEST):
+            advance(root, key, manifest, digest(manifest.to_bytes()))
         note(settings, f"publish {cycle.id}")
-    return address
+    return f"{settings.published}/{manifest.path}"

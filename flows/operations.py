@@ -1,0 +1,78 @@
+"""One pass over the cycles: look, decide, act, tell. The flow and the command both call this."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefect.client.orchestration import SyncPrefectClient
+
+from flows.alerts import Alert, sender, update_alerts
+from flows.reconcile import Verdict, decide
+from flows.runs import carry_out, live_runs, name_waiting
+from flows.settings import Settings
+from flows.status import WINDOW_CYCLES, Freshness, Row, freshness, rows, write_status
+from flows.timetable import CYCLE_STEP_HOURS
+from flows.watch import RECONCILED_KINDS, conditions
+
+AFTERWARDS_HOURS = 24.0
+"""Waiting runs of cycles expired within this time are cleared away."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass saw, decided and told."""
+
+    table: tuple[Row, ...]
+    figures: Freshness
+    verdict: Verdict
+    raised: tuple[Alert, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line: what was done."""
+        counts: dict[str, int] = {}
+        for action in self.verdict.actions:
+            counts[action.kind] = counts.get(action.kind, 0) + 1
+        done = [f"{number} to {kind}" for kind, number in counts.items()]
+        done += [f"{len(self.verdict.given_up)} given up"] if self.verdict.given_up else []
+        done += [f"alert {alert.key}" for alert in self.raised]
+        return ", ".join(done) or "nothing to do"
+
+
+def reconcile_once(
+    settings: Settings, client: SyncPrefectClient, now: dt.datetime, *, dry_run: bool = False
+) -> Pass:
+    """Bring every due cycle closer to publication; with `dry_run` only say what would be done."""
+    table = rows(settings, now, count=_count(settings))
+    runs = live_runs(client, since=table[-1].cycle.datetime)
+    verdict = decide(table, runs, now, settings.attempts)
+    figures = freshness(table, settings.objective_hours)
+    if dry_run:
+        return Pass(table, figures, verdict, ())
+    name_waiting(client, runs)
+    carry_out(client, verdict.actions)
+    raised = tell(table, verdict, settings, now)
+    write_status(settings, now, table, figures)
+    return Pass(table, figures, verdict, raised)
+
+
+def tell(
+    table: Sequence[Row], verdict: Verdict, settings: Settings, now: dt.datetime
+) -> tuple[Alert, ...]:
+    """Raise what holds now and end what does not; the alerts that are new."""
+    return update_alerts(
+        conditions(table, verdict, settings, now),
+        settings.alerts,
+        now,
+        sender(settings),
+        RECONCILED_KINDS,
+    )
+
+
+def _count(settings: Settings) -> int:
+    """Cycles to look at: all that can be made up for, and at least the window of the figures."""
+    looked_back = math.ceil((settings.catchup_hours + AFTERWARDS_HOURS) / CYCLE_STEP_HOURS)
+    return max(looked_back, WINDOW_CYCLES)

@@ -1,0 +1,171 @@
+"""Prefect's runs of forecast cycles: read them as facts, carry out what was decided."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Crashed, Scheduled
+
+from flows.reconcile import Action, Run
+from flows.timetable import due_cycle
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError, MosaicOpsError
+
+FORECAST = "forecast"
+LIVE_DEPLOYMENT = "forecast/live"
+BACKFILL_TAG = "backfill"
+PAGE = 200  # Prefect's own limit of one answer
+
+_log = logging.getLogger("mosaic_ops")
+
+
+@contextmanager
+def connected() -> Iterator[SyncPrefectClient]:
+    """A client of the configured server; MosaicOpsError says what is wrong with the connection."""
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except httpx.TransportError as error:
+        raise MosaicOpsError(
+            f"the Prefect server does not answer: {error or type(error).__name__}",
+            where=_server(),
+            remedy="start it (`mosaic-ops server`), or set PREFECT_API_URL",
+        ) from None
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != httpx.codes.UNAUTHORIZED:
+            raise
+        raise InputError(
+            "the Prefect server wants a password",
+            where=_server(),
+            remedy="set PREFECT_API_AUTH_STRING to the server's user:password",
+        ) from None
+
+
+def live_runs(client: SyncPrefectClient, since: dt.datetime) -> list[Run]:
+    """Runs of the forecast flow that were due after `since`, without those of backfills."""
+    found: list[Run] = []
+    while page := _page(client, since, offset=len(found)):
+        found.extend(map(as_fact, page))
+        if len(page) < PAGE:
+            break
+    return [run for run in found if BACKFILL_TAG not in run.tags]
+
+
+def _page(client: SyncPrefectClient, since: dt.datetime, offset: int) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[FORECAST])),
+        flow_run_filter=FlowRunFilter(
+            expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"after_": since})
+        ),
+        limit=PAGE,
+        offset=offset,
+    )
+
+
+def as_fact(run: FlowRun) -> Run:
+    """What the reconciler needs to know of a run; its cycle is given or follows from its time."""
+    due = run.expected_start_time or run.created or dt.datetime.now(dt.UTC)
+    state = run.state
+    return Run(
+        id=str(run.id),
+        cycle=_cycle(run.parameters, due),
+        state=state.type.value if state else "SCHEDULED",
+        name=run.name,
+        since=state.timestamp if state else due,
+        due=due,
+        tags=frozenset(run.tags),
+    )
+
+
+def _cycle(parameters: dict[str, Any], due: dt.datetime) -> Cycle:
+    given = parameters.get("cycle")
+    try:
+        return Cycle.parse(given) if given else due_cycle(due)
+    except InputError:  # somebody typed nonsense into the form: the run fails by itself
+        return due_cycle(due)
+
+
+def carry_out(client: SyncPrefectClient, actions: Iterable[Action]) -> None:
+    """Do what was decided, in its order; each action is logged with its reason."""
+    for action in actions:
+        _log.info("%s %s: %s", action.kind, action.cycle, action.reason)
+        _DO[action.kind](client, action)
+
+
+def _start(client: SyncPrefectClient, action: Action) -> None:
+    deployment = find_deployment(client, LIVE_DEPLOYMENT)
+    client.create_flow_run_from_deployment(
+        deployment,
+        parameters={"cycle": action.cycle.label},
+        state=Scheduled(scheduled_time=action.at),
+        name=run_name(action.cycle),
+        tags=[cycle_tag(action.cycle), "reconciled"],
+        idempotency_key=f"{action.cycle.id}/attempt-{action.attempt}",
+    )
+
+
+def _crash(client: SyncPrefectClient, action: Action) -> None:
+    assert action.run is not None
+    client.set_flow_run_state(action.run, Crashed(message=action.reason), force=True)
+
+
+def _skip(client: SyncPrefectClient, action: Action) -> None:
+    assert action.run is not None
+    state: State[None] = Completed(name="Skipped", message=action.reason)
+    client.set_flow_run_state(action.run, state, force=True)
+
+
+def _reorder(client: SyncPrefectClient, action: Action) -> None:
+    assert action.run is not None
+    client.set_flow_run_state(action.run, Scheduled(scheduled_time=action.at), force=True)
+
+
+_DO = {"start": _start, "crash": _crash, "skip": _skip, "reorder": _reorder}
+
+
+def name_waiting(client: SyncPrefectClient, runs: Iterable[Run]) -> None:
+    """Give scheduled runs the name of their cycle, so that the list of what comes reads well."""
+    for run in runs:
+        if run.waits and run.name != run_name(run.cycle):
+            tags = sorted({*run.tags, cycle_tag(run.cycle)})
+            client.update_flow_run(UUID(run.id), name=run_name(run.cycle), tags=tags)
+
+
+def find_deployment(client: SyncPrefectClient, name: str) -> UUID:
+    """Id of the deployment `flow/name`; MosaicOpsError when it is not on the server."""
+    try:
+        return client.read_deployment_by_name(name).id
+    except ObjectNotFound:
+        raise MosaicOpsError(
+            f"the server has no deployment {name}", where=_server(), remedy="mosaic-ops deploy"
+        ) from None
+
+
+def _server() -> str:
+    return PREFECT_API_URL.value() or "no PREFECT_API_URL"
+
+
+def run_name(cycle: Cycle) -> str:
+    """Name of a run for people."""
+    return f"forecast {cycle}"
+
+
+def cycle_tag(cycle: Cycle) -> str:
+    """Tag by which the interface filters the runs of a cycle."""
+    return f"cycle:{cycle}"

@@ -1,0 +1,124 @@
+"""When somebody must be told: pure conditions on the state of the cycles and the machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Iterator, Sequence
+
+from flows.alerts import Alert
+from flows.reconcile import Verdict
+from flows.settings import Settings
+from flows.status import Row
+from flows.timetable import age_hours
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import PublishError
+from postprocess.publish import published_cycle, read_pointer
+
+RECONCILED_KINDS = ("failed", "late", "source", "refused", "members", "disk", "worker")
+"""Kinds that the reconciler raises and ends."""
+
+DEADMAN = "deadman"
+DEADMAN_HOURS = 16.0
+"""Age of the newest published cycle that is too much: published at T+8 h, a cycle is 14 h old
+when the next one comes."""
+
+_GIGABYTE = 1e9
+
+
+def conditions(
+    table: Sequence[Row], verdict: Verdict, settings: Settings, now: dt.datetime
+) -> Iterator[Alert]:
+    """Everything that holds now."""
+    for row in table:
+        if row.state == "published":
+            yield from _missing_members(row, settings)
+        elif row.state != "expired":
+            yield from _unpublished(row, row.cycle in verdict.given_up, settings, now)
+    yield from _unserved(verdict)
+    yield from _disk(settings)
+
+
+def _unpublished(row: Row, given_up: bool, settings: Settings, now: dt.datetime) -> Iterator[Alert]:
+    cycle, failure = row.cycle.label, row.failure
+    command = f"mosaic-ops run {cycle}"
+    cause = " ".join((failure.reason or "").split()) if failure else "no stage has failed"
+    stage = failure.stage if failure else None
+    if given_up:
+        yield Alert(
+            kind="failed",
+            subject=cycle,
+            stage=stage,
+            cause=f"{settings.attempts} runs failed. {cause}",
+            command=command,
+        )
+    if age_hours(row.cycle, now) > settings.deadline_hours:
+        yield Alert(
+            kind="late",
+            subject=cycle,
+            stage=stage,
+            cause=f"not published by T+{settings.deadline_hours:g} h ({row.state}). {cause}",
+            command="mosaic-ops status",
+        )
+    if failure and failure.stage == "wait":
+        yield Alert(kind="source", subject=cycle, stage="wait", cause=cause, command=command)
+    if failure and failure.stage == "archive":
+        yield Alert(kind="refused", subject=cycle, stage="archive", cause=cause, command=command)
+
+
+def _missing_members(row: Row, settings: Settings) -> Iterator[Alert]:
+    """A publication with sick or missing members."""
+    manifest = published_cycle(settings.published, row.cycle)
+    if manifest is not None and manifest.members < settings.members:
+        yield Alert(
+            kind="members",
+            subject=row.cycle.label,
+            stage="rollout",
+            cause=f"{manifest.members} of {settings.members} members are published",
+            command="mosaic-ops canary",
+        )
+
+
+def _unserved(verdict: Verdict) -> Iterator[Alert]:
+    if verdict.unserved:
+        cycles = ", ".join(sorted({run.cycle.label for run in verdict.unserved}))
+        yield Alert(
+            kind="worker",
+            subject="pool",
+            cause=f"no worker has taken the runs of {cycles}",
+            command="mosaic-ops workers",
+        )
+
+
+def _disk(settings: Settings) -> Iterator[Alert]:
+    settings.data_root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.data_root).free / _GIGABYTE
+    if free < settings.minimum_free_gb:
+        yield Alert(
+            kind="disk",
+            subject=settings.data_root.name,
+            cause=f"{free:.1f} GB are free beside {settings.data_root}, "
+            f"{settings.minimum_free_gb:g} GB are wanted",
+            command="mosaic-ops retention",
+        )
+
+
+def check_alive(settings: Settings, now: dt.datetime, hours: float = DEADMAN_HOURS) -> Cycle:
+    """The newest published cycle, read from the store alone.
+
+    Raises PublishError when there is none, or its initial time is more than `hours` ago.
+    """
+    pointer = read_pointer(settings.published)
+    if pointer is None:
+        raise PublishError(
+            "no cycle is published", where=settings.published, remedy="mosaic-ops status"
+        )
+    newest = Cycle.parse(pointer.cycle)
+    age = age_hours(newest, now)
+    if age > hours:
+        raise PublishError(
+            f"the newest published cycle is {newest}, {age:.1f} h old; {hours:g} h are allowed",
+            where=settings.published,
+            remedy="mosaic-ops status; mosaic-ops workers",
+        )
+    return newest
