@@ -31,12 +31,17 @@ _SPACING_TOLERANCE = 1e-3  # of one interval: coordinates are often stored in si
 
 @dataclass(frozen=True)
 class RegularGrid:
-    """The horizontal coordinates of a file, in degrees, in the file's own order."""
+    """The horizontal coordinates of a file, in degrees, in the file's own order.
+
+    `longitude` runs on without a jump where the file's labels (`longitude_labels`) pass from 360
+    to 0 or from 180 to -180.
+    """
 
     latitude_dim: str
     longitude_dim: str
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
+    longitude_labels: NDArray[np.float64]
 
     @property
     def south_first(self) -> bool:
@@ -97,11 +102,9 @@ def read_grid(field: xr.DataArray, where: str) -> RegularGrid:
     """The grid of a field; DataError when its coordinates are missing or not regular."""
     latitude_dim = _find(field, "latitude", where)
     longitude_dim = _find(field, "longitude", where)
+    labels = _values(field, longitude_dim, where)
     grid = RegularGrid(
-        latitude_dim,
-        longitude_dim,
-        _values(field, latitude_dim, where),
-        _values(field, longitude_dim, where),
+        latitude_dim, longitude_dim, _values(field, latitude_dim, where), _running(labels), labels
     )
     _require_regular(grid.latitude, latitude_dim, where)
     _require_regular(grid.longitude, longitude_dim, where)
@@ -148,6 +151,13 @@ def _values(field: xr.DataArray, dim: str, where: str) -> NDArray[np.float64]:
             remedy="the order of the rows is read from the coordinates: write them to the file",
         )
     return np.asarray(field[dim].values, dtype=np.float64)
+
+
+def _running(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The longitudes without a jump of a whole circle."""
+    steps = np.diff(longitude)
+    turns = np.round(steps / 360.0)
+    return longitude - 360.0 * np.concatenate([[0.0], np.cumsum(turns)])
 
 
 def _require_regular(values: NDArray[np.float64], name: str, where: str) -> None:

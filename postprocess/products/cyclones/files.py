@@ -82,7 +82,12 @@ def nodes_table(
         values, mesh, requested, maxima=maxima, merge_distance=merge_distance,
         max_abs_latitude=max_abs_latitude,
     )  # fmt: skip
-    rows = (nodes.index, grid.longitude[nodes.column], grid.latitude[nodes.row], nodes.of(values))
+    rows = (
+        nodes.index,
+        grid.longitude_labels[nodes.column],
+        grid.latitude[nodes.row],
+        nodes.of(values),
+    )
     return pd.DataFrame(dict(zip(COLUMNS, rows, strict=True)))
 
 

@@ -215,12 +215,17 @@ def lowest_within(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) -> 
     row, column = nodes.row.copy(), nodes.column.copy()
     for start_row in np.unique(nodes.row):
         here = np.flatnonzero(nodes.row == start_row)
-        rows, offsets = _visiting_order(mesh, int(start_row), distance)
-        reach = nodes.column[here, None] + offsets
+        disc = _disc(mesh, int(start_row), distance)
+        rows, places = _visiting_order(mesh, int(start_row), distance)
+        reach = nodes.column[here, None] + disc.offsets[places]
         columns = reach % mesh.shape[1]
-        values = fields[nodes.index[here, None], rows, columns]
+        allowed = disc.inside(nodes.column[here])[:, rows, places]
         if not mesh.periodic:
-            values = np.where((reach >= 0) & (reach < mesh.shape[1]), values, np.inf)
+            at_end = np.isin(nodes.column[here], (0, mesh.shape[1] - 1))[:, None]
+            allowed &= (reach >= 0) & (reach < mesh.shape[1])
+            allowed &= ~at_end | (reach == nodes.column[here, None])
+        rows = disc.rows[rows]
+        values = np.where(allowed, fields[nodes.index[here, None], rows, columns], np.inf)
         best = np.argmin(values, axis=1)
         row[here], column[here] = rows[best], columns[np.arange(here.size), best]
     return Nodes(nodes.index, row, column)
@@ -235,8 +240,12 @@ def highest_within(nodes: Nodes, fields: Fields, mesh: Mesh, distance: float) ->
 def _visiting_order(
     mesh: Mesh, row: int, distance: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the disc, as indices into it, in the order of a breadth-first search.
+
+    Points exactly on the rim are all in: rounding decides for each column whether they belong.
+    """
     disc = _disc(mesh, row, distance)
-    inside = disc.inside(np.zeros(1, dtype=np.intp))[0]
+    inside = disc.inside(np.zeros(1, dtype=np.intp), spare=1e-6)[0]
     start = (disc.centre_row, disc.centre_column)
     order, seen = [start], {start}
     wraps = mesh.periodic and disc.offsets.size == mesh.shape[1]
@@ -248,7 +257,7 @@ def _visiting_order(
                 seen.add((ni, nj))
                 order.append((ni, nj))
     rows, columns = np.array(order).T
-    return disc.rows[rows], disc.offsets[columns]
+    return rows, columns
 
 
 @dataclass(frozen=True)
@@ -263,8 +272,11 @@ class _Disc:
     row: int
     distance: float
 
-    def inside(self, columns: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which points lie within the distance of each centre column, (centre, row, column)."""
+    def inside(self, columns: NDArray[np.intp], spare: float = 0.0) -> NDArray[np.bool_]:
+        """Which points lie within the distance (and `spare` degrees) of each centre column.
+
+        (centre, row, column).
+        """
         sine, cosine = _latitude_terms(self.mesh)
         apart = _longitude_cosines(self.mesh)[
             columns[:, None], (columns[:, None] + self.offsets) % self.mesh.shape[1]
@@ -272,7 +284,7 @@ class _Disc:
         level = sine[self.row] * sine[self.rows]
         breadth = cosine[self.row] * cosine[self.rows]
         arc = level[None, :, None] + breadth[None, :, None] * apart[:, None, :]
-        return np.asarray(arc >= cosine_limit(self.distance))
+        return np.asarray(arc >= cosine_limit(self.distance + spare))
 
 
 @lru_cache(maxsize=4096)
