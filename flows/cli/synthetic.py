@@ -1,4 +1,4 @@
-"""`mosaic-ops synthetic`: a made-up atmosphere as GRIB files, and a local mirror that serves them."""
+"""`mosaic-ops synthetic`: a made-up atmosphere as GRIB files, and a mirror that serves them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ def synthetic() -> None:
 @synthetic.command()
 @click.argument("root", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("cycles", nargs=-1, required=True)
-@click.option("--history", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Also make the analyses before each cycle, 6 h apart, this many in all.")
+@click.option(
+    "--history",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Also make the analyses before each cycle, 6 h apart, this many in all.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which atmosphere.")
-@click.option("--decoys", type=click.Choice(["none", "light", "full"]), default="light",
-              show_default=True, help="How many messages beside the model's 82.")
+@click.option(
+    "--decoys",
+    type=click.Choice(["none", "light", "full"]),
+    default="light",
+    show_default=True,
+    help="How many messages beside the model's 82.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True,
               help="Processes; each needs 0.9 GB.")  # fmt: skip
 def make(
@@ -43,8 +53,13 @@ def make(
 
 @synthetic.command()
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True,
-              help="Port on 127.0.0.1; 0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="Port on 127.0.0.1; 0 takes any free one.",
+)
 @click.option("--ranges", default="multipart", show_default=True,
               type=click.Choice(["multipart", "refuse-multi", "whole-for-multi", "ignored"]),
               help="How it treats requests for byte ranges.")  # fmt: skip

@@ -58,7 +58,7 @@ DEGREE = 170  # spectral truncation, about 120 km: finer than the model's grid
 _SYNOPTIC_TILT = 1.25  # radians of westward lean from 1000 hPa to the upper troposphere
 NOISE = bumps((0.0, 0.45, 0.95, 1.55, 2.25, 3.1), (0.35, 0.42, 0.48, 0.52, 0.6, 0.7))
 _SYNOPTIC = tilted((1.0, -0.1, 1.5, 0.8), _SYNOPTIC_TILT)
-_PLANETARY = tilted((1.2, 0.0, 2.6, 1.5), 0.5)
+_PLANETARY = tilted((1.5, 0.0, 2.6, 1.5), 0.5)
 BALANCED = Structure.beside([NOISE, _SYNOPTIC, _PLANETARY])
 # Continents through the season, continents through the day, air masses.
 HEATED = decaying((0.22, 0.06, 0.45))
@@ -76,7 +76,7 @@ _ROWS_AT_ONCE = 48  # rows of all levels that stay in the processor's cache
 
 def native_latitude() -> Float64:
     """Rows of ECMWF's 0.25 degree files: 90 .. -90."""
-    return np.linspace(90.0, -90.0, NATIVE_LATITUDE_COUNT)
+    return np.linspace(90.0, -90.0, NATIVE_LATITUDE_COUNT, dtype=np.float64)
 
 
 def native_longitude(first: float = 180.0) -> Float64:
@@ -93,11 +93,12 @@ class _Continents:
         land = ground.land_sea_mask.astype(np.float64)
         steady, seasonal = _continental_heating(grid.latitude[:, None])
         turn = np.radians(grid.longitude)[None, :]
+        cosine, sine = np.cos(turn), np.sin(turn)
         daily = 0.4 * _DAILY_RANGE_K * land * _insolation(grid.latitude)[:, None]
         smooth = np.exp(-((np.arange(gauss.degree + 1) / _CONTINENTAL_CUTOFF) ** 4))
         self._heat = np.stack([
             gauss.project(field) * smooth
-            for field in (land * steady, land * seasonal, daily * np.cos(turn), daily * np.sin(turn))
+            for field in (land * steady, land * seasonal, daily * cosine, daily * sine)
         ])  # fmt: skip
         coriolis = grid.coriolis.astype(np.float64)
         damped = coriolis / (coriolis**2 + _TRADE_CORIOLIS**2)
@@ -106,19 +107,19 @@ class _Continents:
         self.slopes = _upslope(gauss, grid, ground)
 
     def heat(self, time: np.datetime64) -> Complex:
-        """Warming of the 1000 hPa air in K, (seasonal | diurnal, m, l)."""
+        """Warming of the 1000 hPa air in K, (seasonal | diurnal, m, n)."""
         angle = 2.0 * np.pi * (_hour(time) - _LATE_HOUR) / 24.0
         lasting = self._heat[0] + season(time) * self._heat[1]
         daily = np.cos(angle) * self._heat[2] - np.sin(angle) * self._heat[3]
         return np.stack([lasting, daily])
 
     def streamfunction(self, time: np.datetime64) -> Complex:
-        """Wind of the seasonal heat lows and cold highs, per unit of their structure, (1, m, l)."""
+        """Wind of the seasonal heat lows and cold highs, per unit of their structure, (1, m, n)."""
         return (self._stream[0] + season(time) * self._stream[1])[None]
 
 
 def _upslope(gauss: GaussGrid, grid: SphereGrid, ground: Planet) -> Complex:
-    """Omega at the ground where the mean westerlies and trades meet slopes, (m, l)."""
+    """Omega at the ground where the mean westerlies and trades meet slopes, (m, n)."""
     height = gauss.project(ground.geopotential_at_surface / STANDARD_GRAVITY)
     smooth = np.exp(-((np.arange(gauss.degree + 1) / 60.0) ** 4))
     steepness = grid.vector(along_longitude(height * smooth)[None])[0]
@@ -149,13 +150,14 @@ def _weather(seed: int) -> tuple[Weather, _Continents]:
 
 @dataclass(frozen=True)
 class _Moment:
-    """What is the same on every grid at one time: balanced mean and coefficients (pattern, m, l)."""
+    """What the fields of one time are made of: balanced mean, coefficients (pattern, m, n)."""
 
     time: np.datetime64
     mean: climate.ZonalMean
     streamfunction: Complex
     heat: Complex
     omega: Complex
+    moisture: Complex
 
 
 def _combine(structure: Float64, patterns: Float32, out: Float32) -> None:
@@ -169,7 +171,7 @@ def _combine(structure: Float64, patterns: Float32, out: Float32) -> None:
 class Atmosphere:
     """The made-up atmosphere on one grid.
 
-    `latitude` (n,) degrees in any order, `longitude` (m,) degrees eastward round the full circle
+    `latitude` in degrees, in any order, `longitude` degrees eastward round the full circle
     from any origin. Raises InputError for other longitudes.
     """
 
@@ -211,7 +213,7 @@ class Atmosphere:
         for found in patches:
             _add(found, (geopotential, temperature, east, north, omega), moist)
         virtual_lowest = temperature[-1].copy()
-        self._moisten(time, humidity, temperature, lift, moist)
+        self._moisten(moment, humidity, temperature, lift, moist)
         self._surface(time, surface, upper, virtual_lowest)
         return result
 
@@ -224,6 +226,7 @@ class Atmosphere:
             streamfunction=np.concatenate([balanced, self._continents.streamfunction(time)]),
             heat=np.concatenate([self._continents.heat(time), self._weather.air_mass(time)]),
             omega=np.concatenate([moving, self._continents.slopes[None]]),
+            moisture=self._weather.moisture(time),
         )
 
     def _mass(
@@ -264,15 +267,17 @@ class Atmosphere:
 
     def _moisten(
         self,
-        time: np.datetime64,
+        moment: _Moment,
         humidity: Float32,
         temperature: Float32,
         lift: Float32,
         core: Float32,
     ) -> None:
         """Fill specific humidity and turn virtual temperature into temperature, in place."""
-        relative = climate.relative_humidity(self.grid.latitude, season(time)).astype(np.float32)
-        ascent = np.clip(-1.6 * lift, -0.45, 0.45)
+        zonal = climate.relative_humidity(self.grid.latitude, season(moment.time))
+        relative = zonal.astype(np.float32)
+        ascent = np.clip(-1.3 * lift, -0.4, 0.4)
+        ascent += np.float32(0.22) * self.grid.scalar(moment.moisture)[0]
         mu = np.sin(np.radians(self.grid.latitude))[:, None].astype(np.float32)
         driest = np.float32(climate.STRATOSPHERIC_HUMIDITY) * (0.86 + 0.4 * mu**2 + 0.1 * ascent)
         for level, pressure in enumerate(LEVEL_HPA):

@@ -82,7 +82,7 @@ def _slopes_over_mu(latitude: Float64) -> Float64:
 def _fit(table: Float64) -> Float64:
     """Polynomial coefficients (row, power) of values (row, node latitude)."""
     matrix = _polynomials(_NODE_LATITUDE).T
-    return np.linalg.lstsq(matrix, table.T, rcond=None)[0].T
+    return np.linalg.lstsq(matrix, table.T, rcond=None)[0].T.astype(np.float64)
 
 
 def _blend(january: Float64, july: Float64, season: float) -> Float64:

@@ -18,7 +18,10 @@ LEVEL_HPA.flags.writeable = False
 LEVEL_S.flags.writeable = False
 
 
-def saturation_humidity(temperature: NDArray, pressure_hpa: NDArray | float) -> NDArray:
+Array = NDArray[np.floating]
+
+
+def saturation_humidity(temperature: Array, pressure_hpa: Array | float | np.float32) -> Array:
     """Specific humidity (kg kg-1) of saturated air over water; Bolton (1980), equation 10."""
     vapour_hpa = 6.112 * np.exp(17.67 * (temperature - 273.15) / (temperature - 29.65))
     return 0.622 * vapour_hpa / np.maximum(pressure_hpa - 0.378 * vapour_hpa, vapour_hpa)

@@ -1,7 +1,7 @@
 """Genuine GRIB2 messages and `.index` rows, laid out like ECMWF's open data.
 
 Regular 0.25 degree grid (or any other global one), CCSDS packing, centre ecmf, local section 1. At
-0.25 degrees from 180 E, sections 0 to 3 are the bytes of a real message but for its length and date.
+0.25 degrees from 180 E, sections 0 to 3 are a real message's bytes but for its length and date.
 """
 
 from __future__ import annotations
@@ -141,9 +141,7 @@ class Encoder:
         handle = eccodes.codes_clone(self._template)
         try:
             if label.accumulated:
-                eccodes.codes_set(
-                    handle, "productDefinitionTemplateNumber", _ACCUMULATION_TEMPLATE
-                )
+                eccodes.codes_set(handle, "productDefinitionTemplateNumber", _ACCUMULATION_TEMPLATE)
             _set_field(handle, label)
             eccodes.codes_set(handle, "bitsPerValue", label.bits)
             eccodes.codes_set_values(handle, np.ascontiguousarray(values).ravel())

@@ -1,8 +1,8 @@
 """Spherical-harmonic synthesis on regular global latitude-longitude grids.
 
-Coefficient arrays have shape (..., m, l), complex, triangular: entries with l < m are ignored.
-The Legendre functions are normalised so that half the integral of P_lm**2 over sin(latitude) is 1;
-a real field is f = F_0 + 2 Re sum_{m>0} F_m exp(i m longitude), F_m = sum_l c_lm P_lm.
+Coefficient arrays have shape (..., m, n), complex, triangular: entries with n < m are ignored.
+The Legendre functions are normalised so that half the integral of P_nm**2 over sin(latitude) is 1;
+a real field is f = F_0 + 2 Re sum_{m>0} F_m exp(i m longitude), F_m = sum_l c_nm P_nm.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _POLEMOST_LATITUDE = 89.99
 
 
 def _epsilon(degree: int) -> Float64:
-    """Recursion coefficients sqrt((l^2 - m^2) / (4 l^2 - 1)), shape (m, l), zero where l <= m."""
+    """Recursion coefficients sqrt((n^2 - m^2) / (4 n^2 - 1)), shape (m, n), zero where n <= m."""
     m = np.arange(degree + 1, dtype=np.float64)[:, None]
-    l = np.arange(degree + 1, dtype=np.float64)[None, :]
-    return np.sqrt(np.clip(l**2 - m**2, 0.0, None) / np.abs(4.0 * l**2 - 1.0))
+    n = np.arange(degree + 1, dtype=np.float64)[None, :]
+    return np.sqrt(np.clip(n**2 - m**2, 0.0, None) / np.abs(4.0 * n**2 - 1.0))
 
 
 def legendre(latitude: Float64, degree: int) -> list[Float32]:
-    """Normalised Legendre functions: entry m has shape (l = m..degree, latitude)."""
+    """Normalised Legendre functions: entry m has shape (n = m..degree, latitude)."""
     sine, cosine = np.sin(np.radians(latitude)), np.cos(np.radians(latitude))
     epsilon = _epsilon(degree)
     table = [np.empty((degree + 1 - m, latitude.size), np.float32) for m in range(degree + 1)]
@@ -41,13 +41,13 @@ def legendre(latitude: Float64, degree: int) -> list[Float32]:
     newer = older.copy()
     newer[0] = 1.0
     table[0][0] = 1.0
-    for l in range(1, degree + 1):
-        here = (sine * newer[:l] - epsilon[:l, l - 1, None] * older[:l]) / epsilon[:l, l, None]
-        sectoral = np.sqrt((2 * l + 1) / (2 * l)) * cosine * newer[l - 1]
-        older[:l] = newer[:l]
-        newer[:l], newer[l] = here, sectoral
-        for m in range(l + 1):
-            table[m][l - m] = newer[m]
+    for n in range(1, degree + 1):
+        here = (sine * newer[:n] - epsilon[:n, n - 1, None] * older[:n]) / epsilon[:n, n, None]
+        sectoral = np.sqrt((2 * n + 1) / (2 * n)) * cosine * newer[n - 1]
+        older[:n] = newer[:n]
+        newer[:n], newer[n] = here, sectoral
+        for m in range(n + 1):
+            table[m][n - m] = newer[m]
     return table
 
 
@@ -61,17 +61,26 @@ def along_latitude(coefficients: Complex) -> Complex:
     """Coefficients of (cos(latitude)/a) d/dlatitude; the highest degree is dropped first."""
     degree = coefficients.shape[-1] - 1
     epsilon = _epsilon(degree)
-    l = np.arange(degree + 1)
+    n = np.arange(degree + 1)
     result = np.zeros_like(coefficients)
-    result[..., :-2] += (l[:-2] + 2) * epsilon[:, 1:-1] * coefficients[..., 1:-1]
-    result[..., 1:] -= (l[1:] - 1) * epsilon[:, 1:] * coefficients[..., :-1]
+    result[..., :-2] += (n[:-2] + 2) * epsilon[:, 1:-1] * coefficients[..., 1:-1]
+    result[..., 1:] -= (n[1:] - 1) * epsilon[:, 1:] * coefficients[..., :-1]
     return result / EARTH_RADIUS_M
+
+
+def times_sine(coefficients: Complex) -> Complex:
+    """Coefficients of the field times sin(latitude); the highest degree loses a little."""
+    epsilon = _epsilon(coefficients.shape[-1] - 1)
+    result = np.zeros_like(coefficients)
+    result[..., 1:] += epsilon[:, 1:] * coefficients[..., :-1]
+    result[..., :-1] += epsilon[:, 1:] * coefficients[..., 1:]
+    return result
 
 
 def inverse_laplacian(coefficients: Complex) -> Complex:
     """Coefficients of the field with zero mean whose Laplacian on the sphere is given."""
-    l = np.arange(coefficients.shape[-1])
-    return coefficients * (-(EARTH_RADIUS_M**2) / np.maximum(l * (l + 1), 1)) * (l > 0)
+    n = np.arange(coefficients.shape[-1])
+    return coefficients * (-(EARTH_RADIUS_M**2) / np.maximum(n * (n + 1), 1)) * (n > 0)
 
 
 class SphereGrid:
@@ -107,7 +116,7 @@ class SphereGrid:
         return (1.4584e-4 * np.sin(np.radians(self.latitude)))[:, None].astype(np.float32)
 
     def scalar(self, coefficients: Complex) -> Float32:
-        """The fields (pattern, latitude, longitude) of coefficients (pattern, m, l)."""
+        """The fields (pattern, latitude, longitude) of coefficients (pattern, m, n)."""
         return self._to_longitudes(self._rows(coefficients))
 
     def vector(self, coefficients: Complex) -> Float32:
@@ -144,12 +153,12 @@ class GaussGrid:
     def __init__(self, degree: int) -> None:
         self.degree = degree
         sine, self._weights = np.polynomial.legendre.leggauss(degree * 3 // 2 + 1)
-        self.latitude: Float64 = np.degrees(np.arcsin(sine))
+        self.latitude: Float64 = np.degrees(np.arcsin(sine)).astype(np.float64)
         self.longitude: Float64 = np.arange(3 * degree + 3) * (360.0 / (3 * degree + 3))
         self._legendre = legendre(self.latitude, degree)
 
     def project(self, field: NDArray[np.floating]) -> NDArray[np.complex128]:
-        """Coefficients (m, l) of one field (latitude, longitude) on this grid."""
+        """Coefficients (m, n) of one field (latitude, longitude) on this grid."""
         rows = fft.rfft(field, axis=-1, norm="forward")
         result = np.zeros((self.degree + 1, self.degree + 1), np.complex128)
         for m in range(self.degree + 1):
@@ -157,7 +166,7 @@ class GaussGrid:
         return result
 
     def project_wave(self, profile: NDArray[np.floating], m: int) -> Float64:
-        """Coefficients (l,) of profile(latitude) * exp(i m longitude); zero for l < m."""
+        """Coefficients (n,) of profile(latitude) * exp(i m longitude); zero for n < m."""
         result = np.zeros(self.degree + 1)
         result[m:] = self._legendre[m] @ (0.5 * self._weights * profile)
         return result

@@ -7,7 +7,6 @@ loopback address only; hidden files and directories do not exist for it.
 from __future__ import annotations
 
 import hashlib
-import io
 import secrets
 import socket
 import struct
@@ -16,14 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from email.utils import formatdate
-from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from ingest.synthetic.answers import Answer, Ranges, Stored, answer_bytes, body_blocks
 from ingest.synthetic.faults import (
     Action,
     Cut,
@@ -46,15 +44,6 @@ _BLOCK_BYTES = 1 << 18
 _IDLE_SECONDS = 60.0
 
 
-class Ranges(StrEnum):
-    """What the mirror does with several ranges in one request, or with any."""
-
-    MULTIPART = "multipart"  # 206 multipart/byteranges, like ECMWF's own server
-    REFUSE_MULTI = "refuse-multi"  # 400, like Google's storage
-    WHOLE_FOR_MULTI = "whole-for-multi"  # 200 with the whole object, like S3
-    IGNORED = "ignored"  # 200 with the whole object to every request
-
-
 @dataclass(frozen=True)
 class Request:
     """A line of the log; `sent` counts bytes of the body, `fault` names the action or is ''."""
@@ -66,32 +55,6 @@ class Request:
     sent: int
     fault: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Object:
-    """What is served under a path: a file or bytes, possibly not all of it."""
-
-    source: Path | bytes
-    size: int
-    etag: str
-    modified: float
-
-    def open(self) -> BinaryIO:
-        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """Status, headers, and the parts of the body: literal bytes or (start, stop) of the object."""
-
-    status: int
-    headers: dict[str, str]
-    parts: tuple[bytes | tuple[int, int], ...] = ()
-
-    @property
-    def length(self) -> int:
-        return sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in self.parts)
 
 
 class Mirror:
@@ -110,7 +73,9 @@ class Mirror:
         faults: Iterable[Fault] = (),
     ) -> None:
         if not root.is_dir():
-            raise InputError("no such directory", where=str(root), remedy="make a mirror tree first")
+            raise InputError(
+                "no such directory", where=str(root), remedy="make a mirror tree first"
+            )
         self.root = root.resolve()
         self.ranges = ranges
         self.faults = FaultPlan(faults)
@@ -179,7 +144,7 @@ class Mirror:
             self.stopped.set()
             self._server.server_close()
 
-    def find(self, path: str) -> _Object | None:
+    def find(self, path: str) -> Stored | None:
         """The object of a URL path; None when there is no such file."""
         names = [name for name in path.split("/") if name]
         if any(name.startswith(".") for name in names):
@@ -189,7 +154,7 @@ class Mirror:
             return None
         status = file.stat()
         tag = hashlib.sha256(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-        return _Object(file, status.st_size, f'"{tag[:32]}"', status.st_mtime)
+        return Stored(file, status.st_size, f'"{tag[:32]}"', status.st_mtime)
 
 
 class _Server(ThreadingHTTPServer):
@@ -211,9 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        """Answer with headers and body."""
         self._serve()
 
     def do_HEAD(self) -> None:
+        """Answer with the headers of a GET."""
         self._serve()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -234,26 +201,24 @@ class _Handler(BaseHTTPRequestHandler):
             fault = type(action).__name__ if action else ""
             asked = self.headers.get("Range", "")
             status = 0 if isinstance(action, Silence) else answer.status
-            mirror.record(
-                Request(self.command, path, asked, status, sent, fault, mirror.seconds)
-            )
+            mirror.record(Request(self.command, path, asked, status, sent, fault, mirror.seconds))
 
-    def _answer(self, found: _Object | None, action: Action | None) -> _Answer:
+    def _answer(self, found: Stored | None, action: Action | None) -> Answer:
         if isinstance(action, Refuse):
             headers = {"Retry-After": action.retry_after} if action.retry_after else {}
-            return _Answer(action.status, headers, (f"refused: {action.status}\n".encode(),))
+            return Answer(action.status, headers, (f"refused: {action.status}\n".encode(),))
         if found is None:
-            return _Answer(404, {}, (b"no such object\n",))
+            return Answer(404, {}, (b"no such object\n",))
         if self.headers.get("If-Match", found.etag) not in (found.etag, "*"):
-            return _Answer(412, {"ETag": found.etag})
+            return Answer(412, {"ETag": found.etag})
         asked = self.headers.get("Range", "")
         if self.headers.get("If-Range", found.etag) != found.etag:
             asked = ""
         if isinstance(action, IgnoreRange):
             asked = ""
-        return _ranged(found, asked, self.server.mirror.ranges)
+        return answer_bytes(found, asked, self.server.mirror.ranges)
 
-    def _send(self, answer: _Answer, found: _Object | None, action: Action | None) -> int:
+    def _send(self, answer: Answer, found: Stored | None, action: Action | None) -> int:
         if isinstance(action, Silence):
             return self._hang(0)
         self.send_response(answer.status)
@@ -264,8 +229,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return 0
         limit = action.after_bytes if isinstance(action, Stall | Reset | Cut) else answer.length
+        flip = action.offset if isinstance(action, FlipByte) else None
         rate = action.bytes_per_second if isinstance(action, Drip) else None
-        sent = self._pour(_blocks(answer, found, action), limit, rate)
+        sent = self._pour(body_blocks(answer, found, flip), limit, rate)
         if isinstance(action, Stall):
             return self._hang(sent)
         if isinstance(action, Reset):
@@ -311,95 +277,16 @@ class _Handler(BaseHTTPRequestHandler):
         raise ConnectionResetError
 
 
-def _altered(found: _Object | None, action: Action | None) -> _Object | None:
+def _altered(found: Stored | None, action: Action | None) -> Stored | None:
     if isinstance(action, Replace):
         tag = hashlib.sha256(action.content).hexdigest()[:32]
-        return _Object(action.content, len(action.content), f'"{tag}"', time.time())
+        return Stored(action.content, len(action.content), f'"{tag}"', time.time())
     if found is None:
         return None
     if isinstance(action, HalfUploaded):
-        return replace(found, size=int(found.size * action.fraction), etag=f'"{secrets.token_hex(8)}"')
+        return replace(
+            found, size=int(found.size * action.fraction), etag=f'"{secrets.token_hex(8)}"'
+        )
     if isinstance(action, NewTag):
         return replace(found, etag=f'"{secrets.token_hex(16)}"', modified=time.time())
     return found
-
-
-def _ranged(found: _Object, asked: str, support: Ranges) -> _Answer:
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "ETag": found.etag,
-        "Last-Modified": formatdate(found.modified, usegmt=True),
-    }
-    if support is not Ranges.IGNORED:
-        headers["Accept-Ranges"] = "bytes"
-    whole = _Answer(200, headers, ((0, found.size),))
-    spans = _spans(asked, found.size)
-    if spans is None or support is Ranges.IGNORED:
-        return whole
-    if not spans:
-        return _Answer(416, {"Content-Range": f"bytes */{found.size}"})
-    if len(spans) == 1:
-        start, stop = spans[0]
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{found.size}"
-        return _Answer(206, headers, (spans[0],))
-    if support is Ranges.MULTIPART:
-        return _multipart(spans, found.size, headers)
-    return whole if support is Ranges.WHOLE_FOR_MULTI else _Answer(400, {}, (b"InvalidArgument\n",))
-
-
-def _spans(asked: str, size: int) -> list[tuple[int, int]] | None:
-    """The satisfiable (start, stop) of a Range header; None when it must be ignored (RFC 9110)."""
-    unit, _, listed = asked.partition("=")
-    if unit.strip() != "bytes":
-        return None
-    spans = []
-    for text in listed.split(","):
-        first, dash, last = text.strip().partition("-")
-        if not dash or not (first + last).isdecimal():
-            return None
-        start = int(first) if first else max(size - int(last), 0)
-        stop = min(int(last) + 1, size) if first and last else size
-        if start < stop:
-            spans.append((start, stop))
-    return spans
-
-
-def _multipart(spans: list[tuple[int, int]], size: int, headers: dict[str, str]) -> _Answer:
-    boundary = secrets.token_hex(8)
-    parts: list[bytes | tuple[int, int]] = []
-    for start, stop in spans:
-        lines = (
-            f"\r\n--{boundary}",
-            "Content-Type: application/octet-stream",
-            f"Content-Range: bytes {start}-{stop - 1}/{size}",
-            "\r\n",
-        )
-        parts += ["\r\n".join(lines).encode(), (start, stop)]
-    parts.append(f"\r\n--{boundary}--\r\n".encode())
-    kind = {"Content-Type": f"multipart/byteranges; boundary={boundary}"}
-    return _Answer(206, headers | kind, tuple(parts))
-
-
-def _blocks(answer: _Answer, found: _Object | None, action: Action | None) -> Iterator[bytes]:
-    flip = action.offset if isinstance(action, FlipByte) else None
-    for part in answer.parts:
-        if isinstance(part, bytes):
-            yield part
-        elif found is not None:
-            yield from _read(found, part, flip)
-
-
-def _read(found: _Object, span: tuple[int, int], flip: int | None) -> Iterator[bytes]:
-    position, stop = span
-    with found.open() as file:
-        file.seek(position)
-        while position < stop:
-            block = file.read(min(_BLOCK_BYTES, stop - position))
-            if not block:
-                return
-            if flip is not None and position <= flip < position + len(block):
-                changed = bytearray(block)
-                changed[flip - position] ^= 0xFF
-                block = bytes(changed)
-            yield block
-            position += len(block)

@@ -1,7 +1,7 @@
 """Seeded faults: ways in which a file of a mirror tree can be wrong while it looks right.
 
-Every function rewrites one `MirrorFile` in place (data first, then index, each atomically) and makes
-`make_mirror_tree` write it anew the next time. Offsets stay true unless the fault is in the index.
+Every function rewrites one `MirrorFile` in place (data first, then index, each atomically), and
+`make_mirror_tree` writes it anew the next time. Offsets stay true unless the fault is in the index.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class _Message:
     @property
     def name(self) -> tuple[str, str, int | None]:
         level = self.row.get("levelist")
-        return str(self.row["param"]), str(self.row["levtype"]), None if level is None else int(level)
+        return (
+            str(self.row["param"]),
+            str(self.row["levtype"]),
+            None if level is None else int(level),
+        )
 
 
 def _read(file: MirrorFile) -> list[_Message]:
@@ -182,9 +186,7 @@ def swap_winds(file: MirrorFile) -> None:
     _swap(file, *pairs)
 
 
-def _swap(
-    file: MirrorFile, *pairs: tuple[tuple[str, int | None], tuple[str, int | None]]
-) -> None:
+def _swap(file: MirrorFile, *pairs: tuple[tuple[str, int | None], tuple[str, int | None]]) -> None:
     """Exchange the values of pairs of fields; each message keeps its own label."""
     messages = _read(file)
     for one, other in pairs:

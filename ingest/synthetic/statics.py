@@ -1,4 +1,4 @@
-"""A made-up planet whose continents lie roughly where the Earth's do, and its statistics.
+"""A made-up planet whose continents lie roughly where the Earth's do, and statistics of its air.
 
 Land and mountains are sums of smooth separable patches with seeded ragged edges; nothing here is
 survey data.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.synthetic.harmonics import SphereGrid
+from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.grid import STANDARD_GRAVITY
 
 Float32 = NDArray[np.float32]
@@ -34,8 +35,9 @@ _LAND = (
 )  # fmt: skip
 # The same with a height in metres.
 _MOUNTAINS = (
-    (33, 88, 6, 12, 4900), (38, 73, 4, 5, 2600), (-16, -69.5, 9, 3.5, 3300), (-33, -70, 8, 2.5, 2600),
-    (1, -76, 8, 3, 1700), (43, -110, 10, 8, 1900), (56, -125, 9, 7, 1100), (23, -103, 6, 4, 1700),
+    (33, 88, 6, 12, 4900), (38, 73, 4, 5, 2600), (-16, -69.5, 9, 3.5, 3300),
+    (-33, -70, 8, 2.5, 2600), (1, -76, 8, 3, 1700), (43, -110, 10, 8, 1900), (56, -125, 9, 7, 1100),
+    (23, -103, 6, 4, 1700),
     (72, -40, 9, 11, 2500), (9, 39, 5, 3.5, 2000), (-27, 27, 6, 5, 1200), (0, 32, 9, 4, 1100),
     (34, 55, 5, 9, 1300), (48, 97, 6, 10, 1700), (46.5, 10, 1.8, 4.5, 1700), (63, 12, 5, 4, 850),
     (65, 138, 6, 15, 800), (21, 44, 6, 4, 900), (-18, -47, 6, 5, 650), (39, 36, 3, 7, 1200),
@@ -71,10 +73,12 @@ def _ragged(grid: SphereGrid, seed: int, count: int) -> Float32:
     rng = np.random.default_rng([seed, 31])
     size = min(_RAGGED_DEGREE, grid.degree) + 1
     coefficients = np.zeros((count, grid.degree + 1, grid.degree + 1), np.complex128)
-    draw = rng.standard_normal((2, count, _RAGGED_DEGREE + 1, _RAGGED_DEGREE + 1))[..., :size, :size]
-    l = np.arange(size)
-    spectrum = l / (1.0 + (l / 8.0) ** 3.2)
-    share = spectrum / spectrum.sum() / (2 * l + 1)
+    draw = rng.standard_normal((2, count, _RAGGED_DEGREE + 1, _RAGGED_DEGREE + 1))[
+        ..., :size, :size
+    ]
+    n = np.arange(size)
+    spectrum = n / (1.0 + (n / 8.0) ** 3.2)
+    share = spectrum / spectrum.sum() / (2 * n + 1)
     coefficients[:, :size, :size] = (draw[0] + 1j * draw[1]) * np.sqrt(share / 2.0)
     return grid.scalar(coefficients)
 
@@ -94,3 +98,19 @@ def planet(grid: SphereGrid, seed: int) -> Planet:
         land_sea_mask=np.asarray(land, np.float32),
         soil_type=np.asarray(soil, np.float32),
     )
+
+
+def norm_statistics(samples: Iterable[Float32]) -> tuple[Float64, Float64]:
+    """Mean and standard deviation of each channel over samples (channel, latitude, longitude).
+
+    Every grid point counts the same, as in the statistics that come with the published weights.
+    Returns two arrays (channel,). Raises InputError without samples.
+    """
+    moments = [
+        (field.mean((1, 2), np.float64), np.square(field, dtype=np.float64).mean((1, 2)))
+        for field in samples
+    ]
+    if not moments:
+        raise InputError("no samples", remedy="give the fields of at least one time")
+    mean, square = np.array(moments).mean(axis=0)
+    return mean, np.sqrt(np.maximum(square - mean**2, 0.0))

@@ -110,8 +110,7 @@ def _make_in_processes(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         running = {
-            pool.submit(write_file, file, cycle, recipe): cycle
-            for (cycle, recipe), file in missing
+            pool.submit(write_file, file, cycle, recipe): cycle for (cycle, recipe), file in missing
         }
         for future in as_completed(running):
             future.result()
@@ -122,7 +121,7 @@ def _check_disk(root: Path, count: int) -> None:
     free = shutil.disk_usage(root).free
     if free < count * _NEEDED_BYTES:
         raise StoreError(
-            f"{count} files need {count * _NEEDED_BYTES / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            f"{count * _NEEDED_BYTES / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
             where=str(root),
             remedy="free some space or choose another directory",
         )

@@ -1,7 +1,7 @@
 """Warm-core vortices over the tropical oceans and a cold-core low: where they are, what they add.
 
 Each basin breeds one vortex after another, for ever, so that every hour of every year has some.
-The radial profile is Holland's (1980), the wind in gradient balance, the inflow what continuity asks.
+The radial profile is Holland's (1980), the wind in gradient balance, the inflow as by continuity.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def _vortex(basin: _Basin, number: int, age: float, key: list[int], time: np.dat
     jitter = rng.uniform(-1.5, 1.5, 2)
     stretch = rng.uniform(0.85, 1.1)
     bent = age**2 * np.array(basin.bend)
-    latitude, longitude = np.array(basin.start) + jitter + stretch * age * np.array(basin.travel) + bent
+    latitude, longitude = (
+        np.array(basin.start) + jitter + stretch * age * np.array(basin.travel) + bent
+    )
     deepest = rng.uniform(*basin.deepest_pa)
     depth = deepest * np.sin(np.pi * age**0.8) ** 1.2
     ambient = sea_level_pressure_hpa(np.array([latitude]), season(time))[0] * 100.0
@@ -115,8 +117,8 @@ def _vortex(basin: _Basin, number: int, age: float, key: list[int], time: np.dat
 class Patch:
     """What a vortex adds, on the rows and columns around it: arrays (level, row, column).
 
-    `geopotential` m2 s-2, `virtual_temperature` K, winds m/s, `omega` Pa/s; `moisture` (row, column)
-    is 1 in the core and 0 outside.
+    `geopotential` m2 s-2, `virtual_temperature` K, winds m/s, `omega` Pa/s; `moisture`
+    (row, column) is 1 in the core and 0 outside.
     """
 
     rows: NDArray[np.intp]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.synthetic.climate import rain_belt_latitude
-from ingest.synthetic.constants import seconds_since_2000, season
-from ingest.synthetic.harmonics import GaussGrid
+from ingest.synthetic.constants import season, seconds_since_2000
+from ingest.synthetic.harmonics import GaussGrid, times_sine
 from mosaic_core.contract.grid import EARTH_RADIUS_M
 
 Float64 = NDArray[np.float64]
@@ -23,11 +23,11 @@ _OSCILLATORS = 3
 _DAY_S = 86_400.0
 
 # Streamfunction noise, one pattern per bump of `atmosphere.NOISE`: rms wind in m/s.
-NOISE_WIND = (2.6, 4.4, 6.4, 9.0, 4.6, 3.0)
+NOISE_WIND = (2.6, 4.8, 6.6, 9.0, 4.6, 3.0)
 _NOISE_PEAK = 9.0  # total wavenumber where the noise spectrum turns over
 _NOISE_DRIFT = 8.0  # m/s at the equator, eastward solid rotation
 # Omega noise, one pattern per structure: rms in Pa/s.
-OMEGA_NOISE = (0.16, 0.06, 0.03, 0.11)
+OMEGA_NOISE = (0.22, 0.08, 0.05, 0.12)
 AIR_MASS_K = 0.9  # rms of temperature anomalies that carry no wind: the weather of the tropics
 _LIFT_PER_WIND = 0.016  # Pa/s of ascent per m/s of poleward wind
 
@@ -54,17 +54,15 @@ class _Packet:
     def at(self, seconds: float, season_sine: float) -> complex:
         """Complex amplitude: phase, life cycle, and a stronger winter."""
         life = 1.0 + 0.45 * np.sin(self.life_cycle * seconds + self.phases[1])
-        winter = 1.0 - 0.25 * self.hemisphere * season_sine
+        winter = 1.0 - 0.35 * self.hemisphere * season_sine
         return complex(life * winter * np.exp(1j * (self.phases[0] - self.frequency * seconds)))
 
 
 def _packet(rng: np.random.Generator, wavenumber: int, hemisphere: int, kind: str) -> _Packet:
     synoptic = kind == "synoptic"
     latitude = hemisphere * (rng.normal(49.0, 7.0) if synoptic else rng.normal(58.0, 5.0))
-    wind = (
-        3.3 * np.exp(-(((wavenumber - 6.5) / 4.0) ** 2)) if synoptic else 1.4 * wavenumber**0.3
-    )
-    speed = rng.normal(10.0, 2.0) if synoptic else rng.normal(0.5, 1.5)
+    wind = 3.7 * np.exp(-(((wavenumber - 7.0) / 3.5) ** 2)) if synoptic else 1.0 * wavenumber**0.3
+    speed = rng.normal(11.5, 2.0) if synoptic else rng.normal(0.5, 1.5)
     distance = EARTH_RADIUS_M * np.cos(np.radians(latitude))
     taper = np.cos(np.radians(latitude)) ** min(wavenumber, 4)
     return _Packet(
@@ -80,7 +78,7 @@ def _packet(rng: np.random.Generator, wavenumber: int, hemisphere: int, kind: st
 
 
 class WaveTrain:
-    """A sum of travelling packets in both hemispheres, as coefficients (m, l)."""
+    """A sum of travelling packets in both hemispheres, as coefficients (m, n)."""
 
     def __init__(self, gauss: GaussGrid, seed: int, kind: str, wavenumbers: range) -> None:
         rng = np.random.default_rng([seed, 11 if kind == "synoptic" else 12])
@@ -97,7 +95,7 @@ class WaveTrain:
 
     def coefficients(self, time: np.datetime64) -> tuple[Complex, Complex]:
         """Streamfunction, and the poleward wind's pattern (1/a d/dlongitude, north positive in
-        the northern and south positive in the southern hemisphere), both (m, l)."""
+        the northern and south positive in the southern hemisphere), both (m, n)."""
         psi, poleward = np.zeros((2, *self._shape), np.complex128)
         seconds, sine = seconds_since_2000(time), season(time)
         for packet, meridian in zip(self._packets, self._meridians, strict=True):
@@ -111,8 +109,8 @@ class WaveTrain:
 class RedNoise:
     """Isotropic random patterns that drift eastward and lose their memory slowly.
 
-    `spectrum` (l,) is the variance per total wavenumber, (pattern,) `rms` the size of each pattern.
-    Small scales forget sooner: the spread of the frequencies is l / `memory_days`.
+    `spectrum` (n,) is the variance per total wavenumber, (pattern,) `rms` the size of each pattern.
+    Small scales forget sooner: the spread of the frequencies is n / `memory_days`.
     """
 
     def __init__(
@@ -121,38 +119,45 @@ class RedNoise:
         degree = spectrum.size - 1
         rng = np.random.default_rng(key)
         shape = (_OSCILLATORS, len(rms), degree + 1, degree + 1)
-        m, l = np.arange(degree + 1)[:, None], np.arange(degree + 1)[None, :]
-        share = spectrum / spectrum.sum() / (2 * l + 1) * (l >= m)
+        m, n = np.arange(degree + 1)[:, None], np.arange(degree + 1)[None, :]
+        share = spectrum / spectrum.sum() / (2 * n + 1) * (n >= m)
         size = np.sqrt(share / _OSCILLATORS)
         amplitude = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
         scale = np.array(rms)[:, None, None] * size * np.where(m == 0, 1.0, np.sqrt(0.5))
         self._amplitude = (amplitude * scale).astype(np.complex64)
-        spread = rng.standard_normal(shape) * l / (memory_days * _DAY_S)
+        spread = rng.standard_normal(shape) * n / (memory_days * _DAY_S)
         self._frequency = m * (_NOISE_DRIFT / EARTH_RADIUS_M) + spread
 
     def coefficients(self, time: np.datetime64) -> NDArray[np.complex64]:
-        """Coefficients (pattern, m, l) at a time."""
+        """Coefficients (pattern, m, n) at a time."""
         phase = self._frequency * seconds_since_2000(time) % (2.0 * np.pi)
         turning = np.exp(-1j * phase.astype(np.float32))
         return np.asarray((self._amplitude * turning).sum(axis=0), np.complex64)
 
 
 def streamfunction_spectrum(degree: int) -> Float64:
-    """Variance per l of streamfunction whose kinetic energy falls as l^-3 beyond the peak."""
-    l = np.arange(degree + 1, dtype=np.float64)
-    energy = l**2 / (1.0 + (l / _NOISE_PEAK) ** 5)
+    """Variance per n of streamfunction whose kinetic energy falls as n^-3 beyond the peak."""
+    n = np.arange(degree + 1, dtype=np.float64)
+    energy = n**2 / (1.0 + (n / _NOISE_PEAK) ** 5)
     energy[:3] = 0.0
     # The last wavenumbers fade out, or their sharp end would ring in the fields.
-    energy *= np.exp(-((l / (0.9 * degree)) ** 16))
-    rotation = energy / energy.sum() / np.maximum(l * (l + 1), 1.0)
+    energy *= np.exp(-((n / (0.9 * degree)) ** 16))
+    rotation = energy / energy.sum() / np.maximum(n * (n + 1), 1.0)
     return rotation * EARTH_RADIUS_M**2
 
 
 def omega_spectrum(degree: int) -> Float64:
-    """Variance per l of omega: flat at the synoptic scales, l^-5/3 below."""
-    l = np.arange(degree + 1, dtype=np.float64)
-    variance = l / (1.0 + (l / 30.0) ** 2.7)
-    return variance * (l > 2) * np.exp(-((l / (0.9 * degree)) ** 16))
+    """Variance per n of omega: flat at the synoptic scales, n^-5/3 below."""
+    n = np.arange(degree + 1, dtype=np.float64)
+    variance = n / (1.0 + (n / 14.0) ** 2.7)
+    return variance * (n > 2) * np.exp(-((n / (0.9 * degree)) ** 16))
+
+
+def _stormy(coefficients: Complex) -> Complex:
+    """The field times 0.8 + 1.6 mu^2 - 2 mu^4: most in the storm tracks, least at the poles."""
+    second = times_sine(times_sine(coefficients))
+    fourth = times_sine(times_sine(second))
+    return 0.8 * coefficients + 1.6 * second - 2.0 * fourth
 
 
 class Weather:
@@ -168,33 +173,39 @@ class Weather:
             [seed, 21], spectrum, tuple(per_wind * wind for wind in NOISE_WIND), 14.0
         )
         self._air_mass = RedNoise([seed, 23], spectrum, (AIR_MASS_K,), 14.0)
-        self._lift = RedNoise([seed, 22], omega_spectrum(gauss.degree), OMEGA_NOISE, 7.0)
+        lifting = omega_spectrum(gauss.degree)
+        self._lift = RedNoise([seed, 22], lifting, OMEGA_NOISE, 7.0)
+        self._moisture = RedNoise([seed, 24], lifting, (1.0,), 20.0)
 
     def streamfunction(self, time: np.datetime64) -> Complex:
-        """(pattern, m, l): the noise patterns, then the synoptic pair, then the planetary pair."""
+        """(pattern, m, n): the noise patterns, then the synoptic pair, then the planetary pair."""
         synoptic, _ = self._synoptic.coefficients(time)
         planetary, _ = self._planetary.coefficients(time)
         waves = np.stack([synoptic, 1j * synoptic, planetary, 1j * planetary])
         return np.concatenate([self._rotation.coefficients(time), waves])
 
     def air_mass(self, time: np.datetime64) -> Complex:
-        """Warm and cold anomalies near the ground in K, (1, m, l)."""
+        """Warm and cold anomalies near the ground in K, (1, m, n)."""
         return self._air_mass.coefficients(time).astype(np.complex128)
 
+    def moisture(self, time: np.datetime64) -> Complex:
+        """Moist and dry filaments, a pattern of unit variance, (1, m, n)."""
+        return self._moisture.coefficients(time).astype(np.complex128)
+
     def omega(self, time: np.datetime64, upper_phase: float) -> Complex:
-        """(pattern, m, l), Pa/s: patterns as OMEGA_NOISE; the first carries waves and the cells.
+        """(pattern, m, n), Pa/s: patterns as OMEGA_NOISE; the first carries waves and the cells.
 
         Air rises where the wind of the middle troposphere, whose phase is `upper_phase` radians
         west of the surface, blows poleward: ahead of the troughs.
         """
-        lift = self._lift.coefficients(time).astype(np.complex128)
+        lift = _stormy(self._lift.coefficients(time).astype(np.complex128))
         _, poleward = self._synoptic.coefficients(time)
         lift[0] += -_LIFT_PER_WIND * poleward * np.exp(1j * upper_phase)
         lift[0, 0] += self._cells(season(time))
         return lift
 
     def _cells(self, season_sine: float) -> Float64:
-        """Hadley, Ferrel and polar overturning as zonal coefficients (l,); no global mean."""
+        """Hadley, Ferrel and polar overturning as zonal coefficients (n,); no global mean."""
         latitude = self._gauss.latitude
         belt = rain_belt_latitude(season_sine)
         profile = -0.045 * np.exp(-(((latitude - belt) / 7.0) ** 2))
