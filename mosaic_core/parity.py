@@ -8,7 +8,7 @@ square of (reference - mean).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -128,22 +128,12 @@ def _file(case: Path, suffix: str) -> Path:
 
 def read_case_arrays(path: Path, config: ModelConfig) -> Arrays:
     """Arrays and taps of a case; one ModelError lists each whose shape contradicts `config`."""
-    with _named_errors(path), np.load(path) as archive:
-        taps = [name for name in archive if name.startswith(TAP)]
-    arrays = read_arrays(path, (*INPUTS, "trajectory", *taps))
+    arrays = read_arrays(path, (*INPUTS, "trajectory"), prefix=TAP)
     faults = list(_shape_faults(arrays, config))
     if faults:
         raise ModelError("; ".join(faults), where=str(path))
     inputs = {name: arrays[name].astype(np.float32, copy=False) for name in INPUTS}
     return arrays | inputs
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not readable as npz: {error}", where=str(path)) from error
 
 
 def _shape_faults(arrays: Arrays, config: ModelConfig) -> Iterator[str]:

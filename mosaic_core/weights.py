@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pydantic
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
 from mosaic_core.contract.artifacts import Sha256
 from mosaic_core.contract.errors import InputError, ModelError, SourceError
 from mosaic_core.contract.files import sha256_file, sync_directory, write_json_atomic
+from mosaic_core.download import download
 from mosaic_core.model.checkpoint import (
     BUNDLE,
     STATICS,
@@ -41,6 +43,8 @@ LICENCE_NOTICE = (
 PUBLISHED_VARIANTS = ("era5", "hres")
 LOCK = "weights.lock.json"
 STAGING = ".download"
+
+Progress = Callable[[str, int, int], None]
 
 # The hub's errors derive from those of its HTTP client, which differs from version to version.
 _CLIENT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
@@ -92,21 +96,25 @@ def fetch_weights(
     *,
     revision: str | None = None,
     endpoint: str | None = None,
+    progress: Progress | None = None,
     dangerously_unpickle: bool = False,
 ) -> Lock:
     """Make `directory` hold the published files of `variant`, verified, and a safetensors copy.
 
-    `revision` (default: what the lock pins, else `DEFAULT_REVISION`) is a branch, tag or commit;
-    `endpoint` another hub. Goes on where an earlier fetch stopped; files that are there and match
-    the lock are not fetched again. SourceError when the hub fails, refuses or sends other bytes;
-    ModelError when the weights do not fit the model; nothing unverified becomes visible.
+    `revision` (default: what the lock pins, else `DEFAULT_REVISION`) is a branch, tag or commit,
+    `endpoint` another hub; `progress(name, bytes so far, size)` is called as bytes come. Goes on
+    where an earlier fetch stopped; files that match the lock are not fetched again. SourceError
+    when the hub fails, refuses or sends other bytes; ModelError when the weights do not fit the
+    model; nothing unverified becomes visible.
     """
     wanted = published_files(variant)
     directory.mkdir(parents=True, exist_ok=True)
     lock = _pin(directory, revision, endpoint)
     for name, path in wanted.items():
         if not _is_there(directory, name, lock):
-            lock = lock.with_file(name, _fetch_file(directory, name, path, lock, endpoint))
+            lock = lock.with_file(
+                name, _fetch_file(directory, name, path, lock, endpoint, progress)
+            )
             _write_lock(directory, lock)
     shutil.rmtree(directory / STAGING, ignore_errors=True)
     _write_info(directory, lock)
@@ -190,21 +198,22 @@ def _resolve(revision: str, endpoint: str | None) -> str:
 
 
 def _fetch_file(
-    directory: Path, name: str, path: str, lock: Lock, endpoint: str | None
+    directory: Path,
+    name: str,
+    path: str,
+    lock: Lock,
+    endpoint: str | None,
+    progress: Progress | None,
 ) -> LockedFile:
     with _hub_errors(path):
         url = hf_hub_url(REPOSITORY, path, revision=lock.commit, endpoint=endpoint)
-        announced = get_hf_file_metadata(url, token=False, endpoint=endpoint).etag or ""
-        staged = Path(
-            hf_hub_download(
-                REPOSITORY,
-                path,
-                revision=lock.commit,
-                local_dir=directory / STAGING,
-                endpoint=endpoint,
-                token=False,
-            )
-        )
+        metadata = get_hf_file_metadata(url, token=False, endpoint=endpoint)
+    announced, size = metadata.etag, metadata.size
+    if not announced or size is None:
+        raise SourceError("does not say which bytes it has", where=f"hub {REPOSITORY} {path}")
+    staged = directory / STAGING / f"{name}.{announced}"
+    staged.parent.mkdir(exist_ok=True)
+    download(url, staged, size, progress and partial(progress, name))
     is_digest = re.fullmatch(r"[0-9a-f]{64}", announced) is not None
     entry = _entry(staged, "hub" if is_digest else "first use")
     for origin, expected in (
@@ -212,7 +221,7 @@ def _fetch_file(
         ("the hub", announced if is_digest else entry.sha256),
     ):
         if entry.sha256 != expected:
-            shutil.rmtree(directory / STAGING)
+            staged.unlink()
             raise SourceError(
                 f"arrived with SHA-256 {entry.sha256}, {origin} says {expected}",
                 where=f"hub {REPOSITORY} {path}",
@@ -255,8 +264,8 @@ def _convert(directory: Path, variant: str, lock: Lock, dangerously_unpickle: bo
         directory, variant, directory / original, dangerously_unpickle=dangerously_unpickle
     )
     path = directory / f"{variant}.safetensors"
-    metadata = {"source_sha256": lock.files[original].sha256, "licence": lock.licence}
-    write_safetensors(path, model.state_dict(), metadata)
+    origin = f"{original}, SHA-256 {lock.files[original].sha256}, {lock.licence}"
+    write_safetensors(path, dict(model.state_dict()), origin)
     lock = lock.with_file(path.name, _entry(path, "converted"))
     _write_lock(directory, lock)
     return lock

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from mosaic_core.weights import Lock
 
 
@@ -70,13 +74,15 @@ def fetch(
     from mosaic_core import weights as published
 
     click.echo(published.LICENCE_NOTICE)
-    lock = published.fetch_weights(
-        directory,
-        variant,
-        revision=revision,
-        endpoint=endpoint,
-        dangerously_unpickle=dangerously_unpickle,
-    )
+    with transfer_bars() as progress:
+        lock = published.fetch_weights(
+            directory,
+            variant,
+            revision=revision,
+            endpoint=endpoint,
+            progress=progress,
+            dangerously_unpickle=dangerously_unpickle,
+        )
     _print_lock(directory, lock)
 
 
@@ -91,6 +97,24 @@ def check(variant: str, directory: Path, dangerously_unpickle: bool) -> None:
     click.echo(published.LICENCE_NOTICE)
     lock = published.check_weights(directory, variant, dangerously_unpickle=dangerously_unpickle)
     _print_lock(directory, lock)
+
+
+@contextmanager
+def transfer_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on the terminal; gives the function to tell name, bytes so far and size."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    with Progress(
+        "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, size: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=size)
+            bars.update(tasks[name], completed=done)
+
+        yield show
 
 
 def _print_lock(directory: Path, lock: Lock) -> None:

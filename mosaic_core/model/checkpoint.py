@@ -150,11 +150,15 @@ def _provenance(directory: Path, variant: str, weights: Path, info: BundleInfo) 
     )
 
 
-def write_safetensors(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors under their checkpoint names (with `model.`), whole or not at all."""
+def write_safetensors(path: Path, weights: dict[str, Tensor], origin: str) -> None:
+    """Write tensors under their checkpoint names (with `model.`), whole or not at all.
+
+    `origin` becomes the file's only metadata: the format writes several in random order, and
+    the same content should have the same digest.
+    """
     tensors = {PREFIX + name: tensor.contiguous() for name, tensor in weights.items()}
     aside = path.with_name(f".{path.name}.tmp")
-    safetensors.torch.save_file(tensors, aside, metadata=metadata)
+    safetensors.torch.save_file(tensors, aside, metadata={"origin": origin})
     with aside.open("rb+") as file:
         os.fsync(file.fileno())
     aside.replace(path)
@@ -193,7 +197,7 @@ def write_random_bundle(
     write_arrays(directory / statistics_name(variant), state_mean=means, state_std=stds)
     write_arrays(directory / STATICS, data=statics.data, latitude=LATITUDE, longitude=LONGITUDE)
     weights = random_weights(config, seed)
-    write_safetensors(directory / f"{variant}.safetensors", weights, {"trained": "false"})
+    write_safetensors(directory / f"{variant}.safetensors", weights, info.source)
 
 
 def random_weights(config: ModelConfig, seed: int) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,20 @@ class Statics:
     longitude: NDArray[np.float64]
 
 
-def read_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Arrays `names` of an npz file; one ModelError names all that are missing."""
+def read_arrays(
+    path: Path, names: Sequence[str], *, prefix: str | None = None
+) -> dict[str, NDArray[Any]]:
+    """Arrays `names` of an npz file, and all whose name starts with `prefix`.
+
+    One ModelError names all of `names` that are missing.
+    """
     try:
         with np.load(path) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
                 raise ModelError(f"has no {', '.join(missing)}", where=str(path), remedy=PUBLISHED)
-            return {name: archive[name] for name in names}
+            more = [name for name in archive if prefix and name.startswith(prefix)]
+            return {name: archive[name] for name in (*names, *more)}
     except FileNotFoundError:
         raise ModelError("no such file", where=str(path), remedy=PUBLISHED) from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:

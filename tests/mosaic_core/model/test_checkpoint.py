@@ -210,7 +210,7 @@ def test_a_device_that_is_not_there(small_bundle: Path) -> None:
 
 def test_a_bundle_info_of_another_form(bundle: Path) -> None:
     (bundle / BUNDLE).write_text(json.dumps({"trained": "perhaps"}))
-    with pytest.raises(ModelError, match="not a valid bundle.json"):
+    with pytest.raises(ModelError, match=r"not a valid bundle\.json"):
         load_model(bundle, "small")
     (bundle / BUNDLE).unlink()
     with pytest.raises(ModelError, match="no built-in configuration 'small'"):
