@@ -111,6 +111,11 @@ def run_path(cycle: Cycle, run_id: str) -> str:
     return f"cycles/{cycle.id}/{run_id}"
 
 
+def claim_key(cycle: Cycle, run_id: str) -> str:
+    """Key of the note that a run is being published: retention leaves such a run alone."""
+    return f"claims/{cycle.id}.{run_id}.json"
+
+
 def pointer_to(manifest: Manifest, manifest_sha256: str, token: str) -> Pointer:
     """The pointer that makes readers see this run."""
     return Pointer(

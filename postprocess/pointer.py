@@ -82,8 +82,7 @@ def advance(root: ObjectRoot, key: str, wanted: Manifest, manifest_sha256: str) 
     Returns the manifest that it stands at afterwards. PublishError when other publishers win
     every time.
     """
-    token = secrets.token_hex(8)
-    content = _bytes(pointer_to(wanted, manifest_sha256, token))
+    content = _bytes(sealed(pointer_to(wanted, manifest_sha256, secrets.token_hex(8))))
     for attempt in range(_TRIES):
         found = root.read_tagged(key)
         standing = trusted(root, found.content, key) if found else None
@@ -121,16 +120,22 @@ def current_manifest(root: ObjectRoot, cycle: Cycle) -> Manifest | None:
     return trusted(root, found.content, key) if found else None
 
 
+def sealed(pointer: Pointer) -> Pointer:
+    """The pointer with a token that fits it: a random part, then a digest of everything else."""
+    nonce = pointer.token.partition("-")[0]
+    rest = pointer.model_copy(update={"token": nonce}).model_dump_json()
+    return pointer.model_copy(update={"token": f"{nonce}-{digest(rest.encode())[:16]}"})
+
+
 def _standing(manifest: Manifest) -> Standing:
     return Cycle.parse(manifest.cycle).datetime, *manifest.rank
 
 
 def _valid(content: bytes, where: str) -> Pointer:
     pointer = parsed(Pointer, content, where)
-    cycle = Cycle.parse(pointer.cycle)
-    if pointer.path != f"cycles/{cycle.id}/{pointer.run_id}":
+    if sealed(pointer) != pointer:
         raise PublishError(
-            f"the pointer's path {pointer.path!r} is not that of its cycle and run",
+            "the pointer is damaged or was edited by hand: its token does not fit",
             where=where,
             remedy="publishing any cycle, or `mosaic-ops catalog --rebuild`, repairs it",
         )

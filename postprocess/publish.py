@@ -24,8 +24,9 @@ import numpy as np
 from mosaic_core.contract.artifacts import Pointer
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError, StoreError
-from postprocess.manifest import MANIFEST, Manifest, ObjectRecord, digest, run_path
-from postprocess.objects.root import IMMUTABLE, ObjectRoot, open_root
+from postprocess.catalog import update_catalog
+from postprocess.manifest import MANIFEST, Manifest, ObjectRecord, claim_key, digest, run_path
+from postprocess.objects.root import IMMUTABLE, MUTABLE, ObjectRoot, open_root
 from postprocess.pointer import (
     LATEST,
     advance,
@@ -77,12 +78,16 @@ def publish(
     target = open_root(root)
     files, facts = _inventory(staged, cycle, run_id)
     path = run_path(cycle, run_id)
+    claim = claim_key(cycle, run_id)
+    target.write(claim, b"{}\n", cache=MUTABLE)
     _send(target, path, files)
     _compare(target, path, files)
     _read_back(target, path, files)
     manifest, sha256 = _write_manifest(target, path, files, facts, cycle, run_id, now())
     standing = advance(target, current_key(cycle), manifest, sha256)
     advance_latest(target, standing)
+    target.delete([claim])
+    update_catalog(target)
     pointer = read_checked(target, current_key(cycle))
     if pointer is None:
         raise PublishError(

@@ -95,6 +95,10 @@ class GcsRoot:
             found = [path for page in pages for path in page.get("prefixes", [])]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
+    def sweep(self, before: datetime) -> int:  # noqa: ARG002
+        """Nothing to do: Cloud Storage shows nothing of an upload that did not finish."""
+        return 0
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete one by one."""
         for key in keys:

@@ -108,6 +108,14 @@ class LocalRoot:
                 (self.path / key).unlink(missing_ok=True)
             self._drop_empty_folders((self.path / key).parent)
 
+    def sweep(self, before: datetime) -> int:
+        """Remove files that were being made before that time."""
+        made = [path for path in (self.path / ASIDE).glob("*") if path.suffix != ".lock"]
+        old = [path for path in made if path.lstat().st_ctime < before.timestamp()]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
     def _infos(self, folder: Path, names: Iterable[str]) -> Iterator[ObjectInfo]:
         for name in names:
             try:

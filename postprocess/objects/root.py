@@ -74,6 +74,9 @@ class ObjectRoot(Protocol):
         Some stores list a folder for a while after its last object was deleted.
         """
 
+    def sweep(self, before: datetime) -> int:
+        """Remove what killed writers left where no listing shows it; how many were removed."""
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; keys that are not there are no error."""
 

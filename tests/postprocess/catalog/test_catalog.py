@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pystac
+import pytest
+import tiny
+from pystac.validation.local_validator import LocalValidator
+
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import PublishError
+from postprocess.catalog import (
+    INDEX,
+    Index,
+    build_index,
+    read_index,
+    schema_directory,
+    schemas,
+    update_catalog,
+)
+from postprocess.objects.root import MUTABLE, open_root
+from postprocess.pointer import cycle_manifests
+from postprocess.pruned import Pruned, write_pruned
+from postprocess.publish import publish
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """Two cycles, the newer one published first, with a plot."""
+    root = tmp_path / "root"
+    for number, cycle in enumerate((tiny.CYCLE, tiny.CYCLE.shift(-6))):
+        staged = tiny.stage(tmp_path / str(number), cycle)
+        (staged / "plots").mkdir()
+        (staged / "plots" / "z500.png").write_bytes(b"picture")
+        publish(staged, root, cycle=cycle, run_id=f"run-{number}", now=lambda: tiny.NOON)
+    return root
+
+
+def test_the_index_tells_what_exists_and_since_when(filled: Path) -> None:
+    index = read_index(open_root(filled))
+    assert [entry.cycle for entry in index.cycles] == ["2026-11-23T00Z", "2026-11-22T18Z"]
+    assert index.latest == "2026-11-23T00Z"
+    newest = index.cycles[0]
+    assert newest.init_time == tiny.CYCLE.datetime
+    assert newest.available_at == tiny.NOON
+    assert (newest.members, newest.lead_hours) == (2, 12)
+    assert newest.plots == ("cycles/20261123T00Z/run-0/plots/z500.png",)
+    stores = {store.name: store for store in newest.stores}
+    assert set(stores) == {"cyclones.geojson", "ensemble.zarr", "forecast.zarr", "plots"}
+    on_disk = filled / stores["forecast.zarr"].href
+    assert stores["forecast.zarr"].kind == "zarr"
+    assert stores["forecast.zarr"].bytes == sum(
+        file.stat().st_size for file in on_disk.rglob("*") if file.is_file()
+    )
+
+
+def test_every_document_is_valid_against_its_checked_in_schema(filled: Path) -> None:
+    files = {
+        "index": filled / "index.json",
+        "pointer": filled / "latest.json",
+        "manifest": filled / "cycles/20261123T00Z/run-0/manifest.json",
+    }
+    for name, path in files.items():
+        schema = json.loads((schema_directory() / f"{name}.schema.json").read_text())
+        jsonschema.validate(json.loads(path.read_text()), schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"cycle": 1}, schema)
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_checked_in_schema_is_what_the_code_makes(name: str) -> None:
+    assert (schema_directory() / name).read_text() == schemas()[name]
+
+
+def test_it_can_be_made_again_to_the_byte(filled: Path) -> None:
+    root = open_root(filled)
+    before = {info.key: root.read(info.key) for info in root.objects("")}
+    root.delete([INDEX, *(info.key for info in root.objects("stac"))])
+    update_catalog(root, rebuild=True)
+    assert {info.key: root.read(info.key) for info in root.objects("")} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1, "cycles": 3}'])
+def test_a_damaged_index_is_told_and_repaired(filled: Path, content: bytes) -> None:
+    root = open_root(filled)
+    good = root.read(INDEX)
+    root.write(INDEX, content, cache=MUTABLE)
+    with pytest.raises(PublishError, match="not a valid Index"):
+        read_index(root)
+    update_catalog(root)
+    assert root.read(INDEX) == good
+
+
+def test_an_index_of_a_newer_version_is_left_alone(filled: Path) -> None:
+    root = open_root(filled)
+    root.write(INDEX, b'{"schema_version": 99}', cache=MUTABLE)
+    with pytest.raises(PublishError, match="newer mosaic-ops"):
+        update_catalog(root)
+    assert root.read(INDEX) == b'{"schema_version": 99}'
+
+
+def test_a_run_that_cannot_be_trusted_is_left_out(filled: Path) -> None:
+    (filled / "cycles/20261122T18Z/run-1/manifest.json").write_text("{}")
+    (filled / "cycles/20261123T00Z/current.json").write_text("{}")
+    (filled / "cycles/not-a-cycle").mkdir()
+    assert build_index(open_root(filled)) == Index(latest=None)
+
+
+def test_an_update_reuses_what_it_knows(filled: Path) -> None:
+    root = open_root(filled)
+    known = {entry.manifest_sha256: entry for entry in read_index(root).cycles}
+    (filled / "cycles/20261122T18Z/run-1/manifest.json").unlink()
+    assert len(build_index(root, known).cycles) == 2
+    assert len(build_index(root).cycles) == 1
+
+
+def test_what_retention_took_is_not_available(filled: Path) -> None:
+    root = open_root(filled)
+    (_, manifest), _ = cycle_manifests(root)
+    later = tiny.NOON.replace(hour=20)
+    note = Pruned(run_id=manifest.run_id, announced={"forecast.zarr": later})
+    write_pruned(root, manifest, note)
+    entry = update_catalog(root, rebuild=True).cycles[1]
+    assert {s.name for s in entry.stores if not s.available} == {"forecast.zarr"}
+    assert entry.modified_at == later
+    assert entry.available_at == tiny.NOON
+    item = json.loads((filled / "stac/items/2026-11-22T18Z.json").read_text())
+    assert "forecast.zarr" not in item["assets"]
+
+
+def test_stac_is_read_by_pystac_and_valid(filled: Path) -> None:
+    catalog = pystac.Catalog.from_file(str(filled / "stac" / "catalog.json"))
+    items = list(catalog.get_items(recursive=True))
+    assert sorted(item.id for item in items) == ["2026-11-22T18Z", "2026-11-23T00Z"]
+    validator = LocalValidator()
+    for item in items:
+        found = [e.message for e in validator.item_errors(item.to_dict(transform_hrefs=False))]
+        assert found == []
+        asset = Path(item.assets["forecast.zarr"].get_absolute_href() or "")
+        assert (asset / "zarr.json").is_file()
+        assert item.properties["forecast:horizon"] == "PT12H"
+        assert Cycle.parse(item.id).datetime == item.datetime
+    for child in catalog.get_children():
+        assert list(validator.collection_errors(child.to_dict(transform_hrefs=False))) == []
