@@ -18,12 +18,12 @@ TRITON_TYPES = {
 @triton.jit
 def _compressed(
     q, k, v, out, blocks, q_member, q_block, k_member, k_block, v_member, v_block, head_dim, scale,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,
+    heads, GROUP: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,
     DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    head = tl.program_id(1) % HEADS
-    member = (tl.program_id(1) // HEADS).to(tl.int64)
-    kv_head = head // (HEADS // KV_HEADS)
+    head = tl.program_id(1) % heads
+    member = (tl.program_id(1) // heads).to(tl.int64)
+    kv_head = head // GROUP
     lines = tl.program_id(0) * TILE + tl.arange(0, TILE)
     elements = tl.arange(0, DIM)
     real = elements < head_dim
@@ -48,7 +48,7 @@ def _compressed(
         row_sum = row_sum * factor + tl.sum(p, axis=1)
         total = total * factor[:, None] + tl.dot(p.to(DTYPE), vs, input_precision=PRECISION)
         row_max = new_max
-    to = out + ((member * blocks + lines[:, None]) * HEADS + head) * head_dim + elements[None, :]
+    to = out + ((member * blocks + lines[:, None]) * heads + head) * head_dim + elements[None, :]
     tl.store(to, (total / row_sum[:, None]).to(out.dtype.element_ty), mask=q_in)
 
 
@@ -66,7 +66,7 @@ def compressed_attention(
         query_means, key_means, value_means, out, blocks,
         query_means.stride(0), query_means.stride(1), key_means.stride(0), key_means.stride(1),
         value_means.stride(0), value_means.stride(1), head_dim, LOG2E * head_dim**-0.5,
-        heads, key_means.shape[2], tile, max(16, triton.next_power_of_2(head_dim)),
+        heads, heads // key_means.shape[2], tile, max(16, triton.next_power_of_2(head_dim)),
         TRITON_TYPES[out.dtype], "ieee",
     )
     return out

@@ -41,7 +41,7 @@ class Tuning:
     units: int = 2
     keys: int = 128
     slots: int = 4
-    overlap: bool = True
+    overlap: bool = False
     mixed: bool = False
     registers: int = 240
 
@@ -179,28 +179,29 @@ def _gates(gates, rows, head, stride):
 
 
 @gluon.jit
-def _place(tile, blocks, HEADS: gl.constexpr, KV_HEADS: gl.constexpr, UNITS: gl.constexpr):
+def _place(tile, blocks, kv_heads, GROUP: gl.constexpr, UNITS: gl.constexpr):
     """Tile number -> (member, key head, query block, first query head).
 
     Neighbouring tiles share their key head, so that its keys and values stay in the L2 cache.
     """
-    group: gl.constexpr = HEADS // KV_HEADS
-    parts: gl.constexpr = group // (UNITS // 2)
+    parts: gl.constexpr = GROUP // (UNITS // 2)
     part = tile % parts
     block = (tile // parts) % blocks
-    kv_head = (tile // (parts * blocks)) % KV_HEADS
-    member = tile // (parts * blocks * KV_HEADS)
-    return member, kv_head, block, kv_head * group + part * (UNITS // 2)
+    kv_head = (tile // (parts * blocks)) % kv_heads
+    member = tile // (parts * blocks * kv_heads)
+    return member, kv_head, block, kv_head * GROUP + part * (UNITS // 2)
 
 
 @gluon.jit
 def _consume(
     unit: gl.constexpr, smem, bars, work,
-    HEADS: gl.constexpr, KV_HEADS: gl.constexpr, UNITS: gl.constexpr,
+    GROUP: gl.constexpr, UNITS: gl.constexpr,
     KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr, MIXED: gl.constexpr,
 ):
     """Consumer `unit`: rows 64 (unit % 2) .. + 63 of each query block, its head unit // 2."""
-    out_desc, gates, block_out, tiles, blocks, local_blocks, listed, gate_stride, scale = work
+    out_desc, gates, block_out, tiles, blocks, kv_heads, local_blocks, listed, gate_stride, scale = (
+        work
+    )
     q_all, k_smem, v_smem = smem
     q_ready, q_empty, k_ready, k_empty, v_ready, v_empty = bars
     out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
@@ -211,7 +212,7 @@ def _consume(
     q_slot = gl.to_tensor(0)
     q_phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
-        member, kv_head, block, head0 = _place(tile, blocks, HEADS, KV_HEADS, UNITS)
+        member, kv_head, block, head0 = _place(tile, blocks, kv_heads, GROUP, UNITS)
         head = head0 + unit // 2
         block_id = member * blocks + block
         first_row = block_id * 128 + 64 * (unit % 2)
@@ -228,7 +229,7 @@ def _consume(
             q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
             listed * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
         )
-        at = block_out + (block_id.to(gl.int64) * HEADS + head) * 64 + columns
+        at = block_out + (block_id.to(gl.int64) * (kv_heads * GROUP) + head) * 64 + columns
         compressed = gl.expand_dims(gl.load(at).to(gl.float32), 0)
         unused, gate, other = _gates(gates, rows, head, gate_stride)
         total = selected * gl.expand_dims(other * inverse, 1)
@@ -244,11 +245,11 @@ def _consume(
 @gluon.jit
 def _produce(
     smem, bars, feed,
-    HEADS: gl.constexpr, KV_HEADS: gl.constexpr, UNITS: gl.constexpr,
+    GROUP: gl.constexpr, UNITS: gl.constexpr,
     KEYS: gl.constexpr, SLOTS: gl.constexpr,
 ):
     """Copy each tile's queries, then its key and value tiles in order: local, then listed."""
-    q_desc, k_desc, v_desc, selection, tiles, blocks, local_blocks, listed = feed
+    q_desc, k_desc, v_desc, selection, tiles, blocks, kv_heads, local_blocks, listed = feed
     q_all, k_smem, v_smem = smem
     q_ready, q_empty, k_ready, k_empty, v_ready, v_empty = bars
     slot = gl.to_tensor(0)
@@ -256,7 +257,7 @@ def _produce(
     q_slot = gl.to_tensor(0)
     q_phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
-        member, kv_head, block, head0 = _place(tile, blocks, HEADS, KV_HEADS, UNITS)
+        member, kv_head, block, head0 = _place(tile, blocks, kv_heads, GROUP, UNITS)
         row0 = (member * blocks + block) * 128
         mbarrier.wait(q_empty.index(q_slot), q_phase ^ 1)
         mbarrier.expect(q_ready.index(q_slot), UNITS * 64 * 64 * 2)
@@ -266,7 +267,7 @@ def _produce(
                 q_ready.index(q_slot), q_all.index(q_slot * UNITS + unit),
             )
         q_slot, q_phase = _next(q_slot, q_phase, 2)
-        list_at = ((member * KV_HEADS + kv_head).to(gl.int64) * blocks + block) * listed
+        list_at = ((member * kv_heads + kv_head).to(gl.int64) * blocks + block) * listed
         first_local = block // local_blocks * local_blocks
         chosen = gl.load(selection + list_at)
         for step in range(local_blocks + listed):
@@ -290,20 +291,23 @@ def _produce(
                 slot, phase = _next(slot, phase, SLOTS)
 
 
-@gluon.jit
+SIZE_ARGUMENTS = ["tiles", "blocks", "kv_heads", "local_blocks", "listed", "gate_stride"]
+
+
+@gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
 def fused_attention(
     q_desc, k_desc, v_desc, out_desc, gates, block_out, selection,
-    tiles, blocks, local_blocks, listed, gate_stride, scale,
-    HEADS: gl.constexpr, KV_HEADS: gl.constexpr, UNITS: gl.constexpr,
+    tiles, blocks, kv_heads, local_blocks, listed, gate_stride, scale,
+    GROUP: gl.constexpr, UNITS: gl.constexpr,
     KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr, MIXED: gl.constexpr,
     CONSUMER_REGISTERS: gl.constexpr,
 ):
     """All three branches, gated and summed, for tiles of one query block and UNITS / 2 heads.
 
     Rows are (member, token) flattened, columns head * 64. q_desc and out_desc have boxes of
-    64 x 64, k_desc and v_desc of KEYS x 64. gates (row, HEADS x 3) are logits with `gate_stride`
-    from row to row, block_out (member, block, HEADS, 64) the compressed branch, selection
-    (member, KV_HEADS, block, listed) int32; the softmax scale includes log2(e). `local_blocks`
+    64 x 64, k_desc and v_desc of KEYS x 64. gates (row, heads x 3) are logits with `gate_stride`
+    from row to row, block_out (member, block, heads, 64) the compressed branch, selection
+    (member, kv_heads, block, listed) int32; the softmax scale includes log2(e). `local_blocks`
     blocks of 128 make a local run.
     """
     dtype: gl.constexpr = q_desc.dtype
@@ -330,15 +334,16 @@ def fused_attention(
     smem = (q_all, k_smem, v_smem)
     bars = (q_ready, q_empty, k_ready, k_empty, v_ready, v_empty)
     work = (
-        out_desc, gates, block_out, tiles, blocks, local_blocks, listed, gate_stride, scale,
+        out_desc, gates, block_out, tiles, blocks, kv_heads, local_blocks, listed, gate_stride,
+        scale,
     )
-    feed = (q_desc, k_desc, v_desc, selection, tiles, blocks, local_blocks, listed)
+    feed = (q_desc, k_desc, v_desc, selection, tiles, blocks, kv_heads, local_blocks, listed)
     if UNITS == 2:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, work, HEADS, KV_HEADS, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, work, HEADS, KV_HEADS, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_produce, (smem, bars, feed, HEADS, KV_HEADS, UNITS, KEYS, SLOTS)),
+                (_consume, (0, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (1, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_produce, (smem, bars, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 1],
             [CONSUMER_REGISTERS, 24],
@@ -346,11 +351,11 @@ def fused_attention(
     else:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, work, HEADS, KV_HEADS, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, work, HEADS, KV_HEADS, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (2, smem, bars, work, HEADS, KV_HEADS, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (3, smem, bars, work, HEADS, KV_HEADS, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_produce, (smem, bars, feed, HEADS, KV_HEADS, UNITS, KEYS, SLOTS)),
+                (_consume, (0, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (1, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (2, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (3, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_produce, (smem, bars, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 4, 4, 1],
             [CONSUMER_REGISTERS, CONSUMER_REGISTERS, CONSUMER_REGISTERS, 24],
@@ -407,8 +412,8 @@ def launch(
     tiles = members * blocks * heads * 2 // tuning.units
     fused_attention[(min(processors, tiles),)](
         _matrix(q, 64), _matrix(k, tuning.keys), _matrix(v, tuning.keys), _matrix(out, 64),
-        gates, block_out, selection, tiles, blocks, local_block // BLOCK, selection.shape[3],
-        gates.stride(1), LOG2E * HEAD_DIM**-0.5, heads, kv_heads, tuning.units, tuning.keys,
-        tuning.slots, tuning.overlap, tuning.mixed, tuning.registers, num_warps=4,
+        gates, block_out, selection, tiles, blocks, kv_heads, local_block // BLOCK,
+        selection.shape[3], gates.stride(1), LOG2E * HEAD_DIM**-0.5, heads // kv_heads,
+        tuning.units, tuning.keys, tuning.slots, tuning.overlap, tuning.mixed, tuning.registers, num_warps=4,
     )
     return out

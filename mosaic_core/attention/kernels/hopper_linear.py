@@ -99,7 +99,6 @@ def _consume(
         first_row = row_tile * 128 + half * 64
         gate = gl.zeros([64, 128], gl.float32, layout)
         value = gl.zeros([64, 128], gl.float32, layout)
-        before = slot
         for start in range(0, depth, STEP):
             mbarrier.wait(ready.index(slot), phase)
             x = x_smem.index(slot * 2 + half)
@@ -110,11 +109,11 @@ def _consume(
                 x, value_smem.index(slot).permute((1, 0)), value, is_async=True
             )
             gate, value = warpgroup_mma_wait(2, deps=(gate, value))
+            before = gl.where(slot == 0, SLOTS, slot) - 1
             mbarrier.arrive(empty.index(before), count=1, pred=start > 0)
-            before = slot
             slot, phase = _next(slot, phase, SLOTS)
         gate, value = warpgroup_mma_wait(0, deps=(gate, value))
-        mbarrier.arrive(empty.index(before), count=1)
+        mbarrier.arrive(empty.index(gl.where(slot == 0, SLOTS, slot) - 1), count=1)
 
         scale = gl.expand_dims(gl.load(row_scale + first_row + lines), 1)
         member = first_row // tokens
@@ -128,7 +127,10 @@ def _consume(
     tma.store_wait(0)
 
 
-@gluon.jit
+SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "hidden", "depth", "tokens", "bias_stride"]
+
+
+@gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
 def swiglu(
     x_desc, w_desc, out_desc, row_scale, bias,
     row_tiles, column_tiles, hidden, depth, tokens, bias_stride,

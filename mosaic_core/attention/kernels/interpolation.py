@@ -16,7 +16,7 @@ from mosaic_core.attention.kernels.compressed import LOG2E
 @triton.jit
 def _gather(
     projected, scale, indices, directions, out, sources, targets, neighbors, width, heads,
-    value_column, head_dim, HEAD_DIM: tl.constexpr, NEIGHBORS: tl.constexpr, HEADS: tl.constexpr,
+    head_dim, HEAD_DIM: tl.constexpr, NEIGHBORS: tl.constexpr, HEADS: tl.constexpr,
 ):
     target = tl.program_id(0)
     member = tl.program_id(1).to(tl.int64)
@@ -32,7 +32,7 @@ def _gather(
     elements = tl.arange(0, HEAD_DIM)
     head = tl.arange(0, HEADS)
     inside = known[:, None] & (head < heads)[None, :]
-    folded = projected + row[:, None] * width + head[None, :] * 3
+    folded = projected + row[:, None] * width + heads * head_dim + head[None, :] * 3
     logits = tl.load(folded, mask=inside, other=0.0).to(tl.float32) * x[:, None]
     logits += tl.load(folded + 1, mask=inside, other=0.0).to(tl.float32) * y[:, None]
     logits += tl.load(folded + 2, mask=inside, other=0.0).to(tl.float32) * z[:, None]
@@ -43,7 +43,7 @@ def _gather(
     for group in range(0, heads):
         weight = tl.sum(tl.where((head == group)[None, :], weights, 0.0), axis=1)
         columns = group * head_dim + elements
-        values_at = projected + row[:, None] * width + value_column + columns[None, :]
+        values_at = projected + row[:, None] * width + columns[None, :]
         real = known[:, None] & (elements < head_dim)[None, :]
         values = tl.load(values_at, mask=real, other=0.0).to(tl.float32)
         total = tl.sum(values * weight[:, None], axis=0)
@@ -58,14 +58,13 @@ def interpolate(
     directions: Tensor,
     *,
     heads: int,
-    value_column: int,
     out: Tensor,
 ) -> Tensor:
     """Weighted sums of neighbours' values into `out` (member, target, heads * head_dim).
 
-    `projected` (member, source, width) holds heads x 3 folded keys (softmax scale and log2(e)
-    included), then from `value_column` the values, made from rows without their norm; `scale`
-    (member, source) float32 is that norm. `indices` (target, k) int32, `directions` (target, k,
+    `projected` (member, source, width) holds the values, then heads x 3 folded keys (softmax
+    scale and log2(e) included), made from rows without their norm; `scale` (member, source)
+    float32 is that norm. `indices` (target, k) int32, `directions` (target, k,
     3) float32.
     """
     members, sources, width = projected.shape
@@ -73,7 +72,7 @@ def interpolate(
     head_dim = out.shape[2] // heads
     _gather[(targets, members)](
         projected, scale, indices, directions, out, sources, targets, neighbors, width, heads,
-        value_column, head_dim, triton.next_power_of_2(head_dim),
+        head_dim, triton.next_power_of_2(head_dim),
         triton.next_power_of_2(neighbors), triton.next_power_of_2(heads), num_warps=2,
     )
     return out

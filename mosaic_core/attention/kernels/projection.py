@@ -11,10 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["query_heads", "kv_heads"])
 def _finish(
-    x, projected, cos, sin, means, tokens, dim, width, block, eps,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, ROTATE: tl.constexpr,
+    x, projected, cos, sin, means, tokens, dim, width, block, eps, query_heads, kv_heads,
+    HEAD_DIM: tl.constexpr, ROTATE: tl.constexpr,
     BLOCK: tl.constexpr, HALF: tl.constexpr, STEP: tl.constexpr, GATES: tl.constexpr,
 ):
     block_id = tl.program_id(0).to(tl.int64)
@@ -24,9 +24,9 @@ def _finish(
     square = tl.zeros([BLOCK, STEP], tl.float32)
     for start in range(0, dim, STEP):
         columns = start + tl.arange(0, STEP)
-        inside = present[:, None] & (columns < dim)[None, :]
-        values = tl.load(x + rows[:, None] * dim + columns[None, :], mask=inside, other=0.0)
-        square += values.to(tl.float32) * values.to(tl.float32)
+        held = present[:, None] & (columns < dim)[None, :]
+        residual = tl.load(x + rows[:, None] * dim + columns[None, :], mask=held, other=0.0)
+        square += residual.to(tl.float32) * residual.to(tl.float32)
     scale = (1.0 / tl.sqrt(tl.sum(square, axis=1) / dim + eps))[:, None]
 
     pairs = tl.arange(0, HALF)
@@ -35,16 +35,16 @@ def _finish(
     token = (rows % tokens)[:, None]
     turning = present[:, None] & (pairs < HEAD_DIM // 2)[None, :]
     if ROTATE:
-        at = token * (HEAD_DIM // 2) + pairs[None, :]
-        c = tl.load(cos + at, mask=turning, other=0.0)
-        s = tl.load(sin + at, mask=turning, other=0.0)
-    heads: tl.constexpr = HEADS + 2 * KV_HEADS
+        angle = token * (HEAD_DIM // 2) + pairs[None, :]
+        c = tl.load(cos + angle, mask=turning, other=0.0)
+        s = tl.load(sin + angle, mask=turning, other=0.0)
+    heads = query_heads + 2 * kv_heads
     for head in range(heads):
         at = projected + rows[:, None] * width + head * HEAD_DIM + elements[None, :]
         inside = present[:, None] & real[None, :]
         values = tl.load(at, mask=inside, other=0.0).to(tl.float32) * scale
         if ROTATE:
-            if head < HEADS + KV_HEADS:
+            if head < query_heads + kv_heads:
                 even, odd = tl.split(tl.reshape(values, [BLOCK, HALF, 2]))
                 turned = tl.join(even * c - odd * s, odd * c + even * s)
                 values = tl.reshape(turned, [BLOCK, 2 * HALF])
@@ -54,10 +54,10 @@ def _finish(
         tl.store(to, mean, mask=real)
 
     gates = tl.arange(0, GATES)
-    at = projected + rows[:, None] * width + heads * HEAD_DIM + gates[None, :]
-    inside = present[:, None] & (gates < 3 * HEADS)[None, :]
-    logits = tl.load(at, mask=inside, other=0.0).to(tl.float32) * scale
-    tl.store(at, logits.to(projected.dtype.element_ty), mask=inside)
+    gates_at = projected + rows[:, None] * width + heads * HEAD_DIM + gates[None, :]
+    gated = present[:, None] & (gates < 3 * query_heads)[None, :]
+    logits = tl.load(gates_at, mask=gated, other=0.0).to(tl.float32) * scale
+    tl.store(gates_at, logits.to(projected.dtype.element_ty), mask=gated)
 
 
 def finish_projection(
@@ -87,5 +87,5 @@ def finish_projection(
         x, projected, cos, sin, means, tokens, dim, projected.stride(0), block, eps,
         heads, kv_heads, head_dim, rotation is not None,
         triton.next_power_of_2(block), triton.next_power_of_2(head_dim) // 2, step,
-        triton.next_power_of_2(3 * heads), num_warps=8,
+        triton.next_power_of_2(3 * heads), num_warps=8, num_stages=1,
     )

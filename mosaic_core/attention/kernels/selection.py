@@ -41,21 +41,20 @@ def block_means(x: Tensor, block: int) -> Tensor:
 
 @triton.jit
 def _scores(
-    q, k, scores, blocks, q_member, q_block, k_member, k_block, head_dim,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,
+    q, k, scores, blocks, q_member, q_block, k_member, k_block, head_dim, kv_heads,
+    GROUP: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     key_tile, query_tile = tl.program_id(0), tl.program_id(1)
-    kv_head = tl.program_id(2) % KV_HEADS
-    member = (tl.program_id(2) // KV_HEADS).to(tl.int64)
+    kv_head = tl.program_id(2) % kv_heads
+    member = (tl.program_id(2) // kv_heads).to(tl.int64)
     queries = query_tile * TILE + tl.arange(0, TILE)
     keys = key_tile * TILE + tl.arange(0, TILE)
     elements = tl.arange(0, DIM)
-    group: tl.constexpr = HEADS // KV_HEADS
     total = tl.zeros([TILE, TILE], tl.float32)
-    for turn in tl.static_range(group):
-        head = kv_head + turn * KV_HEADS  # as published: every KV_HEADS-th query head
-        own = head // group  # scored against its own key head
+    for turn in tl.static_range(GROUP):
+        head = kv_head + turn * kv_heads  # as published: every kv_heads-th query head
+        own = head // GROUP  # scored against its own key head
         q_at = q + member * q_member + queries[:, None].to(tl.int64) * q_block
         k_at = k + member * k_member + keys[None, :].to(tl.int64) * k_block
         q_in = (queries < blocks)[:, None] & (elements < head_dim)[None, :]
@@ -63,25 +62,25 @@ def _scores(
         qs = tl.load(q_at + head * head_dim + elements[None, :], mask=q_in, other=0.0)
         ks = tl.load(k_at + own * head_dim + elements[:, None], mask=k_in, other=0.0)
         total += tl.dot(qs, ks, input_precision=PRECISION)
-    at = scores + ((member * KV_HEADS + kv_head) * blocks + queries[:, None]) * blocks
+    at = scores + ((member * kv_heads + kv_head) * blocks + queries[:, None]) * blocks
     inside = (queries < blocks)[:, None] & (keys < blocks)[None, :]
-    tl.store(at + keys[None, :], total / group, mask=inside)
+    tl.store(at + keys[None, :], total / GROUP, mask=inside)
 
 
-@triton.jit
-def _best(scores, selection, blocks, COUNT: tl.constexpr, BLOCKS: tl.constexpr):
+@triton.jit(do_not_specialize=["count"])
+def _best(scores, selection, blocks, count, BLOCKS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     keys = tl.arange(0, BLOCKS)
     left = tl.load(scores + row * blocks + keys, mask=keys < blocks, other=float("-inf"))
     left = tl.where(left == left, left, float("-inf"))  # NaN would never be taken out
     chosen = tl.zeros([BLOCKS], tl.int32)
-    for _ in range(COUNT):
+    for _ in range(count):
         open_to = (chosen == 0) & (keys < blocks)
         best = tl.max(tl.where(open_to, left, float("-inf")), axis=0)
         at = tl.min(tl.where(open_to & (left == best), keys, BLOCKS), axis=0)
         chosen = tl.where(keys == at, 1, chosen)
     rank = tl.cumsum(chosen, axis=0) - 1
-    tl.store(selection + row * COUNT + rank, keys, mask=chosen == 1)
+    tl.store(selection + row * count + rank, keys, mask=chosen == 1)
 
 
 def select_blocks(
@@ -101,7 +100,7 @@ def select_blocks(
     tiles = triton.cdiv(blocks, tile)
     _scores[(tiles, tiles, members * kv_heads)](
         query_means, key_means, scores, blocks, query_means.stride(0), query_means.stride(1),
-        key_means.stride(0), key_means.stride(1), head_dim, heads, kv_heads, tile,
+        key_means.stride(0), key_means.stride(1), head_dim, kv_heads, heads // kv_heads, tile,
         max(16, triton.next_power_of_2(head_dim)), "tf32x3",
     )
     padded = triton.next_power_of_2(blocks)

@@ -62,7 +62,9 @@ def compare(case: Case, device: torch.device, dtype: torch.dtype, **options: obj
 
     tensors = inputs(case, device, dtype)
     blocks = {
-        "local_block": case.local, "sparse_block": case.sparse, "selected_blocks": case.count,
+        "local_block": case.local,
+        "sparse_block": case.sparse,
+        "selected_blocks": case.count,
     }
     result = entry.block_sparse_attention(*tensors, **blocks, **options)
     exact = [tensor.double().cpu() for tensor in tensors]

@@ -34,9 +34,7 @@ def test_normed_sum(silu: bool, device: torch.device) -> None:
     x, table, skip = draw(6, 20), draw(3, 20, seed=1), draw(6, 20, seed=2)
     expected = rms_norm(x + table.repeat(2, 1) + skip, EPS)
     out = torch.full((6, 20), float("nan"), device=device)
-    normed_sum(
-        x.to(device), EPS, table=table.to(device), skip=skip.to(device), silu=silu, out=out
-    )
+    normed_sum(x.to(device), EPS, table=table.to(device), skip=skip.to(device), silu=silu, out=out)
     torch.testing.assert_close(out.cpu(), functional.silu(expected) if silu else expected)
 
 
@@ -61,8 +59,16 @@ def test_finish_projection(rotated: bool, device: torch.device) -> None:
     means = means.to(device)
     turn = (angles.cos().to(device), angles.sin().to(device)) if rotated else None
     finish_projection(
-        x.to(device), projected, turn, means, heads=heads, kv_heads=kv_heads, head_dim=size,
-        tokens=tokens, block=block, eps=EPS,
+        x.to(device),
+        projected,
+        turn,
+        means,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=size,
+        tokens=tokens,
+        block=block,
+        eps=EPS,
     )
     linear = (rms_norm(x, EPS) @ weight.T).unflatten(0, (members, tokens))
     parts = linear[..., : (heads + 2 * kv_heads) * size].unflatten(-1, (-1, size))
@@ -85,8 +91,14 @@ def test_swiglu(device: torch.device) -> None:
     scale, bias = draw(len(x), seed=2).abs(), draw(members, hidden + 3, seed=3)
     out = torch.full((len(x), hidden), float("nan"), device=device)
     swiglu(
-        x.to(device), w13.to(device), scale.to(device), bias.to(device)[:, :hidden],
-        tokens=tokens, out=out, tile=(16, 16, 16), warps=4,
+        x.to(device),
+        w13.to(device),
+        scale.to(device),
+        bias.to(device)[:, :hidden],
+        tokens=tokens,
+        out=out,
+        tile=(16, 16, 16),
+        warps=4,
     )
     gate, value = ((x * scale[:, None]) @ w13.T).chunk(2, dim=-1)
     shifted = gate + bias[:, :hidden].repeat_interleave(tokens, dim=0)
@@ -108,13 +120,17 @@ def test_interpolation_with_folded_keys(heads: int, dim: int, k: int, device: to
     with torch.no_grad():
         expected = layer(x, neighbors)
         keys, values = layer.to_kv.weight.chunk(2)
-        weight = torch.cat([fold_keys(layer.to_q.weight, keys, heads), values])
+        weight = torch.cat([values, fold_keys(layer.to_q.weight, keys, heads)])
         projected = (x @ weight.T).to(device)
     scale = torch.empty(members * sources, device=device)
     row_scale(x.flatten(0, 1).to(device), EPS, out=scale)
     out = torch.full((members, targets, dim), float("nan"), device=device)
     interpolate(
-        projected, scale, indices.int().to(device), neighbors.directions.to(device), heads=heads,
-        value_column=heads * 3, out=out,
+        projected,
+        scale,
+        indices.int().to(device),
+        neighbors.directions.to(device),
+        heads=heads,
+        out=out,
     )
     torch.testing.assert_close(out.cpu(), expected, rtol=1e-4, atol=1e-5)
