@@ -114,9 +114,9 @@ class ConservativeRegridder:
         return result.reshape(*field.shape[:-2], *result.shape[1:]).astype(field.dtype, copy=False)
 
     def _plane(self, plane: Array) -> NDArray[np.float64]:
-        valid = ~np.isnan(plane)
-        if valid.all():
+        if not np.isnan(plane.min()):
             return self._apply(plane)
+        valid = ~np.isnan(plane)
         weight = self._apply(valid.astype(np.float64))
         total = self._apply(np.where(valid, plane, 0.0))
         # Below 1e-12 of its area a cell holds only the rounding of the weights.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ingest.analysis import RegridderCache
 from ingest.decode import Field, MessageHeader, read_headers, read_messages
+from ingest.planes import RegridderCache
 from mosaic_core.contract.errors import DataError, InputError
 from mosaic_core.contract.files import sync_directory
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
@@ -87,7 +87,6 @@ _QUALIFIERS: Mapping[str, Callable[[MessageHeader], str]] = {
 def _variable(field: Field, regridders: RegridderCache) -> xr.DataArray:
     header = field.header
     attributes = {
-        "long_name": header.name,
         "units": header.units,
         "GRIB_shortName": header.key.param,
         "GRIB_typeOfLevel": header.type_of_level,
