@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flows import stages
+from flows.figures import FIGURE_NAMES, FIGURES
 from flows.locks import cycle_lock
 from flows.progress import Reporter
 from flows.settings import Settings
@@ -26,8 +26,13 @@ class Outcome:
     """What became of a cycle: `address` is its folder of stores; `made` says if by this run."""
 
     cycle: Cycle
-    address: Path
+    address: str
     made: bool
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Addresses of the figures that come with the run."""
+        return tuple(f"{self.address}/{FIGURES}/{name}" for name in FIGURE_NAMES)
 
 
 def plainly(stage: Callable[..., Any], *arguments: Any) -> Any:

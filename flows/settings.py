@@ -26,8 +26,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_root: Path = Field(Path("mosaic-data"), description="folder of downloads, archive, stores")
-    published_root: Path | None = Field(
-        None, description="where readers look; by default `published` in the data root"
+    published_root: str | None = Field(
+        None, description="folder, s3:// or gs:// that readers look at; by default in the data root"
     )
     weights_dir: Path | None = Field(
         None, description="folder of the weights; by default `weights` in the data root"
@@ -46,8 +46,8 @@ class Settings(BaseModel):
         9.0, gt=0, description="hours after the initial time when waiting for an analysis ends"
     )
     poll_seconds: float = Field(60.0, gt=0, description="pause between two looks at the mirrors")
-    rounding: Literal["table", "none"] = Field(
-        "table", description="bit rounding of the stored forecast: by the table, or none"
+    rounding: Literal["default", "none"] = Field(
+        "default", description="bit rounding of the stored forecast: by the table, or none"
     )
     notice: str | None = Field(
         None, description="text that goes on every figure and into every store's metadata"
@@ -130,9 +130,9 @@ class Settings(BaseModel):
         return self.data_root / "receipts"
 
     @property
-    def published(self) -> Path:
-        """Root of the published stores."""
-        return self.published_root or self.data_root / "published"
+    def published(self) -> str:
+        """Root of the published stores: a folder or a bucket's address."""
+        return self.published_root or str(self.data_root / "published")
 
     @property
     def weights(self) -> Path:

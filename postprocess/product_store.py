@@ -126,8 +126,8 @@ def _stored(name: str, variable: xr.Variable, bits: int | None) -> _Array:
     elif values.dtype.kind == "m":
         attributes |= {"units": "hours", "dtype": "timedelta64[ns]"}
         values = _whole_hours(name, values.astype("timedelta64[ns]").astype(np.int64))
-    elif values.dtype.kind == "O":
-        values = values.astype(str)
+    elif values.dtype.kind in "OT":
+        values = np.array([str(value) for value in values.flat]).reshape(values.shape)
     if values.dtype.kind not in _FILL:
         raise StoreError(
             f"cannot store values of type {values.dtype}",

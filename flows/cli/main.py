@@ -17,6 +17,17 @@ COMMANDS = {
     "model": ("flows.cli.model", "model", "Parity with reference cases, benchmarks."),
     "weights": ("flows.cli.model", "weights", "Fetch and check the published weights."),
     "synthetic": ("flows.cli.synthetic", "synthetic", "The made-up atmosphere and its mirror."),
+    "status": ("flows.cli.operations", "status", "Every cycle, stage by stage; how soon it came."),
+    "reconcile": ("flows.cli.operations", "reconcile", "Finish crashed, late and missing cycles."),
+    "backfill": ("flows.cli.operations", "backfill", "Many past cycles: the plan, then the runs."),
+    "deploy": ("flows.cli.operations", "deploy", "Pools, queues and deployments in Prefect."),
+    "server": ("flows.cli.operations", "server", "A Prefect server with the settings it needs."),
+    "worker": ("flows.cli.operations", "worker", "A worker for a pool, after its canary."),
+    "workers": ("flows.cli.operations", "workers", "Who serves each pool, and what waits there."),
+    "alerts": ("flows.cli.operations", "alerts", "The alerts that hold; silence one for a while."),
+    "deadman": ("flows.cli.operations", "deadman", "Is anything published? Needs no server."),
+    "canary": ("flows.cli.operations", "canary", "Is this machine fit to run the model?"),
+    "retention": ("flows.cli.operations", "retention", "Delete what is no longer needed."),
 }
 """Command -> (module, attribute, short help). Modules load when their command is used."""
 

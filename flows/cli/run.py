@@ -1,0 +1,151 @@
+"""`mosaic-ops demo`, `run` and `settings`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flows.progress import BarReporter
+from flows.settings import PREFIX, Settings, load_settings
+from mosaic_core.contract.cycle import Cycle
+
+if TYPE_CHECKING:
+    from flows.demo import Demo
+    from flows.forecast import Outcome
+
+READY = dt.timedelta(hours=6, minutes=45)  # open data of step 0 appears so long after T
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Folder for everything the demonstration makes.",
+)
+@click.option(
+    "--members", default=8, show_default=True, type=click.IntRange(2, 100), help="Ensemble members."
+)
+@click.option(
+    "--steps", default=8, show_default=True, type=click.IntRange(1, 60), help="Steps of 6 hours."
+)
+@click.option("--prefect", is_flag=True, help="Show the same run in Prefect's pages.")
+@click.option("--again", is_flag=True, help="Forget the results of an earlier demonstration first.")
+def demo(output: Path, members: int, steps: int, prefect: bool, again: bool) -> None:
+    """Run a whole forecast cycle on a made-up atmosphere with a small random model.
+
+    No network, no GPU, no account. The maps are not weather.
+    """
+    from flows.demo import NOTICE, Demo
+
+    console = Console()
+    console.print(f"[bold yellow]{NOTICE}[/]\n")
+    if again:
+        shutil.rmtree(output / "data", ignore_errors=True)
+    chosen = Demo(output.resolve(), members, steps)
+    if prefect:
+        _demo_in_prefect(chosen, console)
+    else:
+        _demo(chosen, console)
+
+
+def _demo(chosen: Demo, console: Console) -> None:
+    from flows.demo import run_demo
+
+    started = time.monotonic()
+    with BarReporter(console) as report:
+        outcome = run_demo(chosen, report)
+    _show(console, outcome, time.monotonic() - started)
+
+
+def _demo_in_prefect(chosen: Demo, console: Console) -> None:
+    from flows.demo import run_demo
+    from flows.deployed import run_in_prefect
+    from flows.server import local_server
+
+    started = time.monotonic()
+    console.print("starting a Prefect server on this machine (half a minute the first time) ...")
+    with local_server(chosen.folder / "prefect") as address:
+        with BarReporter(console) as report:
+            outcome = run_demo(
+                chosen,
+                report,
+                lambda cycle, settings, echo: run_in_prefect(cycle, settings, address, echo),
+            )
+        _show(console, outcome, time.monotonic() - started)
+        console.print(f"\nThe run in Prefect: [bold]{address.removesuffix('/api')}/runs[/]")
+        if console.is_terminal:
+            click.pause("Look at it in a browser; press any key here to stop the server ...")
+
+
+@click.command()
+@click.argument("cycle", required=False)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
+@click.option("--variant", help="hres (6-h steps), era5 (24-h steps) or mini.")
+@click.option("--members", type=int, help="Ensemble size.")
+@click.option("--lead-hours", type=int, help="Length of the forecast in hours.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=int, help="Members computed at once.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of all that is made.")
+@click.option("--published-root", help="Folder, s3:// or gs:// that readers look at.")
+@click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of the weights.")
+@click.option("--mirror", "mirrors", multiple=True, help="Mirror by name or address; repeatable.")
+def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **options: Any) -> None:
+    """Bring one CYCLE (such as 2026-11-23T00Z) from the analysis to the published Zarr.
+
+    Without CYCLE: the newest whose analysis should be out. Running a published cycle again does
+    nothing; running an interrupted one finishes it.
+    """
+    from flows.forecast import forecast_cycle
+
+    settings = load_settings(config, mirrors=mirrors or None, **options)
+    chosen = Cycle.parse(cycle) if cycle else Cycle.latest_before(dt.datetime.now(dt.UTC) - READY)
+    console = Console()
+    started = time.monotonic()
+    with BarReporter(console) as report:
+        outcome = forecast_cycle(chosen, settings, report)
+    _show(console, outcome, time.monotonic() - started)
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def settings(config: Path | None, as_json: bool) -> None:
+    """Every setting: its value here, its meaning, the environment variable that sets it."""
+    found = load_settings(config)
+    if as_json:
+        click.echo(json.dumps(found.model_dump(mode="json"), indent=2))
+        return
+    table = Table("setting", "value here", "environment variable", "meaning")
+    for name, entry in Settings.model_fields.items():
+        value = getattr(found, name)
+        table.add_row(name, str(value), f"{PREFIX}{name.upper()}", entry.description)
+    Console().print(table)
+
+
+def _show(console: Console, outcome: Outcome, seconds: float) -> None:
+    """Where everything is, and what to type next."""
+    if not outcome.made:
+        return
+    address = outcome.address
+    console.print(f"\n[bold green]Published {outcome.cycle}[/] after {seconds:.0f} s in {address}")
+    for figure in outcome.figures:
+        console.print(f"  figure  {figure}", soft_wrap=True, highlight=False)
+    console.print("\nOpen it:", style="bold")
+    console.print(
+        f"  python -c 'import xarray; print(xarray.open_zarr(\"{address}/forecast.zarr\"))'",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print("Go on:", style="bold")
+    console.print("  mosaic-ops --help          every command")
+    console.print("  mosaic-ops settings        what can be set, and how")

@@ -1,0 +1,146 @@
+"""The rollout with everything that is derived while it streams by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from flows.figures import draw_figures
+from flows.progress import Advance
+from flows.provenance import provenance, run_id, weights_digest
+from flows.settings import Settings
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.files import write_atomic, write_json_atomic
+from mosaic_core.contract.variables import STATIC_VARIABLES
+from postprocess.forecast_spec import ForecastSpec
+from postprocess.product_store import write_product
+from postprocess.products.cyclones.stream import CycloneTracker
+from postprocess.products.ensemble import EnsembleStatistics
+from postprocess.products.spectra.stream import KineticEnergySpectra
+from postprocess.store import ForecastWriter
+
+if TYPE_CHECKING:
+    from mosaic_core.model.mosaic import Mosaic
+
+COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class EnsembleRun:
+    """One run of the ensemble. `name` stands for everything that decides its bits."""
+
+    cycle: Cycle
+    state: xr.Dataset
+    model: Mosaic
+    settings: Settings
+    weights_sha256: str
+    name: str
+
+    @classmethod
+    def prepare(cls, cycle: Cycle, state_path: Path, settings: Settings) -> EnsembleRun:
+        """The run of `cycle` from a stored initial state, its model loaded."""
+        state, model = read_state(state_path), load(settings)
+        digest = weights_digest(model.provenance.sha256)
+        name = run_id(cycle, settings, state, digest)
+        return cls(cycle, state, model, settings, digest, name)
+
+    @property
+    def folder(self) -> Path:
+        """Where the stores grow; named after the run, so that no two runs mix."""
+        return self.settings.staging / self.cycle.id / self.name
+
+    def spec(self) -> ForecastSpec:
+        """What the forecast store will hold."""
+        leads = [self.settings.model_variant.lead_time(step) for step in self.steps]
+        precision = str(self.model.dtype).removeprefix("torch.")
+        made = provenance(self.settings, self.state, self.name, self.weights_sha256, precision)
+        return ForecastSpec(
+            init_time=self.cycle.init_time,
+            numbers=self.settings.numbers,
+            lead_times=tuple(leads),
+            provenance=made,
+            rounding=self.settings.rounding,
+        )
+
+    @property
+    def steps(self) -> range:
+        """Step 0, the analysis, to the last."""
+        return range(self.settings.steps + 1)
+
+    def stream(self) -> Iterator[ForecastStep]:
+        """The forecast, all members at one lead after the other."""
+        from mosaic_core.rollout import forecast
+
+        return forecast(
+            self.model,
+            self.state,
+            numbers=self.settings.numbers,
+            steps=self.settings.steps,
+            batch_size=self.settings.batch_size,
+        )
+
+
+def run_ensemble(cycle: Cycle, state: Path, settings: Settings, advance: Advance) -> Path:
+    """Forecast from the stored initial state; the folder with every finished store of the run."""
+    run = EnsembleRun.prepare(cycle, state, settings)
+    if not _is_complete(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _stream_into_stores(run, advance)
+        write_json_atomic(run.folder / COMPLETE, {"run_id": run.name})
+    return run.folder
+
+
+def read_state(path: Path) -> xr.Dataset:
+    """A stored initial state, in memory."""
+    with xr.open_zarr(path, chunks=None, consolidated=True) as dataset:
+        return dataset.load()
+
+
+def load(settings: Settings) -> Mosaic:
+    """The model of the settings on their device: float16 on a GPU, float32 on a CPU."""
+    from mosaic_core.model.checkpoint import load_model
+    from mosaic_core.model.placement import placement
+
+    device, dtype = placement(settings.device)
+    return load_model(settings.weights, settings.variant, device=device, dtype=dtype)
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / COMPLETE).exists()
+
+
+def _stream_into_stores(run: EnsembleRun, advance: Advance) -> None:
+    spec = run.spec()
+    statistics = EnsembleStatistics(("mean", "std"))
+    spectra = KineticEnergySpectra()
+    cyclones = CycloneTracker(land=land_sea_mask(run.settings.weights))
+    with ForecastWriter(run.folder / "forecast.zarr", spec) as writer:
+        for step in run.stream():
+            for consume in (writer.write, statistics.update, spectra.update, cyclones.update):
+                consume(step)
+            advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
+    attributes = spec.attributes()
+    write_product(run.folder / "initial_state.zarr", run.state, attributes)
+    write_product(run.folder / "ensemble.zarr", statistics.result(), attributes)
+    write_product(run.folder / "spectra.zarr", spectra.result(), attributes)
+    tracks = cyclones.result()
+    write_atomic(run.folder / "tracks.csv", tracks.to_csv(index=False).encode())
+    draw_figures(run.folder, run.cycle, tracks, run.settings)
+
+
+def land_sea_mask(weights: Path) -> NDArray[np.float32]:
+    """Share of land of the model's statics, (latitude, longitude)."""
+    with np.load(weights / "static_vars.npz", allow_pickle=False) as statics:
+        mask: NDArray[np.float32] = statics["data"][:, :, STATIC_VARIABLES.index("land_sea_mask")]
+    return mask.T
+
+
+def _hours(step: ForecastStep) -> int:
+    return int(step.lead_time / np.timedelta64(1, "h"))

@@ -1,0 +1,55 @@
+"""The figures that come with every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+
+FIGURES = "figures"
+FIGURE_NAMES = (
+    "mean_sea_level_pressure.png",
+    "geopotential_500.png",
+    "spectrum_500.png",
+    "tracks.png",
+)
+
+
+def draw_figures(folder: Path, cycle: Cycle, tracks: pd.DataFrame, settings: Settings) -> None:
+    """Mean sea level pressure, 500 hPa geopotential, a spectrum and the tracks, as PNG.
+
+    The stores of the run lie in `folder`; the figures go to its sub-folder `figures`.
+    """
+    from postprocess.plots.maps import map_figure
+    from postprocess.plots.spectrum import spectrum_figure
+    from postprocess.plots.style import Stamp, save
+    from postprocess.plots.tracks import tracks_figure
+
+    stamp = Stamp(
+        cycle.label,
+        source=f"Mosaic {settings.variant}, {settings.members} members",
+        banner="not weather: random weights" if settings.notice else "",
+    )
+    ensemble = _opened(folder / "ensemble.zarr")
+    hours = int(ensemble["lead_time"].values[-1] / np.timedelta64(1, "h"))
+    last = ensemble.isel(lead_time=-1)
+    pressure = last["mean_sea_level_pressure_mean"]
+    height = last["geopotential_mean"].sel(level=500)
+    spectra = _opened(folder / "spectra.zarr")
+    drawn = (
+        map_figure(pressure, stamp, lead_hours=hours),
+        map_figure(height, stamp, lead_hours=hours),
+        spectrum_figure(spectra, stamp, lead_hours=hours),
+        tracks_figure(tracks, stamp),
+    )
+    for name, figure in zip(FIGURE_NAMES, drawn, strict=True):
+        save(figure, folder / FIGURES / name)
+
+
+def _opened(path: Path) -> xr.Dataset:
+    return xr.open_zarr(path, chunks=None, consolidated=True)

@@ -1,0 +1,123 @@
+"""The stages of a cycle as plain functions: take addresses, leave addresses, safe to run again.
+
+Each keeps a receipt and shows what it does. None holds more than a few forecast steps in memory,
+and none knows whether Prefect called it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from flows.ensemble import run_ensemble
+from flows.progress import Advance, Reporter
+from flows.receipts import recorded
+from flows.settings import Settings
+from ingest.analysis import build_analysis
+from ingest.archive import append_analysis, archived_times
+from ingest.fetch import fetch_analysis, verified_manifest, wait_until_ready
+from ingest.initial_state import initial_state as collect_history
+from ingest.sources import Source, source_named
+from mosaic_core.contract.artifacts import FetchManifest
+from mosaic_core.contract.cycle import Cycle
+from postprocess.product_store import write_product
+from postprocess.publish import publish as publish_run
+from postprocess.publish import published_cycle
+
+STATE = "initial_state.zarr"
+
+
+def published_address(cycle: Cycle, settings: Settings) -> str | None:
+    """Where readers find the cycle, or None before it is published."""
+    manifest = published_cycle(settings.published, cycle)
+    return f"{settings.published}/{manifest.path}" if manifest else None
+
+
+def missing_analyses(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
+    """The analyses this cycle starts from that the archive does not hold, oldest first."""
+    held = {Cycle.from_datetime64(time) for time in archived_times(settings.archive)}
+    return tuple(needed for needed in history(cycle, settings) if needed not in held)
+
+
+def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
+    """The analyses this cycle starts from, oldest first."""
+    variant = settings.model_variant
+    return cycle.history(variant.history_count, variant.history_spacing_hours)
+
+
+def mirror(name: str) -> Source:
+    """A mirror by its name, or any address that is laid out like ECMWF's."""
+    return Source("custom", name) if "://" in name else source_named(name)
+
+
+def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
+    """Wait for the analysis of `cycle`; the name or address of the first mirror that has it."""
+    with _recorded("wait", cycle, settings, report, f"waiting for the analysis of {cycle}"):
+        if (held := verified_manifest(settings.downloads / cycle.id, cycle)) is not None:
+            return held.source
+        mirrors = {mirror(name): name for name in settings.mirrors}
+        deadline = cycle.datetime + dt.timedelta(hours=settings.deadline_hours)
+        ready = wait_until_ready(
+            cycle, list(mirrors), deadline=deadline, poll_seconds=settings.poll_seconds
+        )
+        return mirrors[ready]
+
+
+def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Path:
+    """Fetch the 82 fields of the analysis; the folder they lie in, with their manifest."""
+    folder = settings.downloads / cycle.id
+    with _recorded("fetch", cycle, settings, report, f"fetching {cycle}") as advance:
+        megabytes = 1_000_000
+        fetch_analysis(
+            cycle,
+            mirror(source),
+            folder,
+            progress=lambda done, total: advance(done // megabytes, total // megabytes, "MB"),
+        )
+    return folder
+
+
+def archive(cycle: Cycle, folder: Path, settings: Settings, report: Reporter) -> str:
+    """Decode, regrid and archive a fetched analysis; the digest of its values."""
+    with _recorded("archive", cycle, settings, report, f"regridding {cycle} to 1.5 degrees"):
+        manifest = FetchManifest.read(folder / "manifest.json")
+        return append_analysis(settings.archive, build_analysis(manifest, folder)).sha256
+
+
+def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:
+    """Collect the history the forecast starts from; the address of its store."""
+    path = settings.staging / cycle.id / STATE
+    with _recorded("initial_state", cycle, settings, report, "collecting the initial state"):
+        variant = settings.model_variant
+        state = collect_history(
+            cycle, settings.archive, variant.history_count, variant.history_spacing_hours
+        )
+        write_product(path, state, {"title": f"Initial state of {cycle}"})
+    return path
+
+
+def rollout(cycle: Cycle, state: Path, settings: Settings, report: Reporter) -> Path:
+    """Run the ensemble, its products and figures; the folder of finished, unpublished stores.
+
+    The folder is named by everything that decides its bits. A complete one is used as it is; in
+    an incomplete one the leads that are stored stay and are only computed again.
+    """
+    title = f"{settings.members} members, {settings.steps} steps"
+    with _recorded("rollout", cycle, settings, report, title) as advance:
+        return run_ensemble(cycle, state, settings, advance)
+
+
+def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> str:
+    """Make a finished run visible, the pointer last; the address where readers find it."""
+    with _recorded("publish", cycle, settings, report, f"publishing {cycle}"):
+        pointer = publish_run(staged, settings.published, cycle=cycle, run_id=staged.name)
+    shutil.rmtree(settings.staging / cycle.id, ignore_errors=True)
+    return f"{settings.published}/{pointer.path}"
+
+
+def _recorded(
+    stage: str, cycle: Cycle, settings: Settings, report: Reporter, title: str
+) -> AbstractContextManager[Advance]:
+    return recorded(stage, cycle, settings.receipts, report, title)
