@@ -46,6 +46,12 @@ class Rule:
         young = self.days is not None and age < timedelta(days=self.days)
         return young or (self.count is not None and place < self.count)
 
+    def __str__(self) -> str:
+        """Why something went."""
+        aged = [f"older than {self.days} days"] if self.days is not None else []
+        many = [f"not among the newest {self.count}"] if self.count is not None else []
+        return " and ".join(aged + many)
+
 
 # Members are most of the bytes and are rebuilt from the recipe; products are small and stay.
 DEFAULT_RULES: Mapping[str, Rule] = {
@@ -82,7 +88,8 @@ class _Plan:
 def parse_rules(texts: Iterable[str]) -> dict[str, Rule]:
     """Rules like 'forecast=10d', 'points=40n' or 'ensemble=30d,100n' over the defaults.
 
-    The kind is a store's name without its ending; 'other' is any that has no rule of its own.
+    The kind is a store's name without its ending; 'other' is any that has no rule of its own. A
+    rule without limits ('forecast=') keeps forever.
     """
     rules = dict(DEFAULT_RULES)
     for text in texts:
@@ -149,12 +156,11 @@ def _plan_stores(
         ]
         new = sorted(set(expired) - set(note.announced))
         for name in new:
-            reason = f"{_rule(rules, name)} has run out"
-            plan.removals.append(_removal("announce", manifest, name, reason))
+            plan.removals.append(_removal("announce", manifest, name, str(_rule(rules, name))))
         if new:
             announced = note.announced | dict.fromkeys(new, now)
-            note = note.model_copy(update={"announced": announced})
-            plan.announcements.append((manifest, note))
+            told = note.model_copy(update={"announced": announced})
+            plan.announcements.append((manifest, told))
         _plan_deletions(root, manifest, note, now - grace, plan)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import jsonschema
 import pystac
+import pystac.validation
 import pytest
 import tiny
-from pystac.validation.local_validator import LocalValidator
 
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
@@ -131,16 +131,17 @@ def test_what_retention_took_is_not_available(filled: Path) -> None:
 
 
 def test_stac_is_read_by_pystac_and_valid(filled: Path) -> None:
+    """Against the core schemas, which pystac brings; those of extensions are on the net."""
     catalog = pystac.Catalog.from_file(str(filled / "stac" / "catalog.json"))
     items = list(catalog.get_items(recursive=True))
     assert sorted(item.id for item in items) == ["2026-11-22T18Z", "2026-11-23T00Z"]
-    validator = LocalValidator()
     for item in items:
-        found = [e.message for e in validator.item_errors(item.to_dict(transform_hrefs=False))]
-        assert found == []
+        document = item.to_dict(transform_hrefs=False) | {"stac_extensions": []}
+        pystac.validation.validate_dict(document)
         asset = Path(item.assets["forecast.zarr"].get_absolute_href() or "")
         assert (asset / "zarr.json").is_file()
         assert item.properties["forecast:horizon"] == "PT12H"
         assert Cycle.parse(item.id).datetime == item.datetime
     for child in catalog.get_children():
-        assert list(validator.collection_errors(child.to_dict(transform_hrefs=False))) == []
+        document = child.to_dict(transform_hrefs=False) | {"stac_extensions": []}
+        pystac.validation.validate_dict(document)
