@@ -1,4 +1,4 @@
-"""What the mirror answers to requests for bytes: whole objects, one range, several, or a refusal."""
+"""What the mirror answers to a request for bytes: the whole object, ranges of it, or a refusal."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from ingest.synthetic.harmonics import (
     along_latitude,
     along_longitude,
     inverse_laplacian,
+    linear_balance,
 )
 from ingest.synthetic.statics import Planet, planet
 from ingest.synthetic.structure import (
@@ -45,6 +46,7 @@ from mosaic_core.contract.grid import (
     LONGITUDE,
     NATIVE_LATITUDE_COUNT,
     NATIVE_LONGITUDE_COUNT,
+    NATIVE_SPACING_DEGREES,
     STANDARD_GRAVITY,
 )
 from mosaic_core.contract.variables import CHANNEL_NAMES, LEVELS
@@ -76,12 +78,12 @@ _ROWS_AT_ONCE = 48  # rows of all levels that stay in the processor's cache
 
 def native_latitude() -> Float64:
     """Rows of ECMWF's 0.25 degree files: 90 .. -90."""
-    return np.linspace(90.0, -90.0, NATIVE_LATITUDE_COUNT, dtype=np.float64)
+    return 90.0 - np.arange(NATIVE_LATITUDE_COUNT, dtype=np.float64) * NATIVE_SPACING_DEGREES
 
 
 def native_longitude(first: float = 180.0) -> Float64:
     """Columns of the 0.25 degree files, eastward from `first`, not wrapped."""
-    return first + np.arange(NATIVE_LONGITUDE_COUNT) * (360.0 / NATIVE_LONGITUDE_COUNT)
+    return first + np.arange(NATIVE_LONGITUDE_COUNT, dtype=np.float64) * NATIVE_SPACING_DEGREES
 
 
 class _Continents:
@@ -236,8 +238,7 @@ class Atmosphere:
         geopotential += moment.mean.geopotential[:, :, None].astype(np.float32)
         geopotential += self._tide(moment.time)
         temperature += moment.mean.virtual_temperature[:, :, None].astype(np.float32)
-        balanced = self.grid.scalar(moment.streamfunction[:-1])
-        balanced *= self.grid.coriolis
+        balanced = self.grid.scalar(linear_balance(moment.streamfunction[:-1]))
         _combine(BALANCED.value, balanced, geopotential)
         _combine(BALANCED.slope / GAS_CONSTANT, balanced, temperature)
         heated = self.grid.scalar(moment.heat)

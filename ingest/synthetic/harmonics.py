@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from ingest.synthetic.constants import EARTH_ROTATION
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.grid import EARTH_RADIUS_M
 
@@ -77,6 +78,19 @@ def times_sine(coefficients: Complex) -> Complex:
     return result
 
 
+def linear_balance(coefficients: Complex) -> Complex:
+    """Coefficients of the geopotential that balances a streamfunction (m2/s).
+
+    Solves laplacian(geopotential) = div(f grad(streamfunction)) with f = 2 Omega sin(latitude).
+    """
+    degree = coefficients.shape[-1] - 1
+    epsilon, n = _epsilon(degree), np.arange(degree + 1)
+    result = np.zeros_like(coefficients)
+    result[..., 1:] += epsilon[:, 1:] * ((n[1:] - 1) / n[1:]) * coefficients[..., :-1]
+    result[..., :-1] += epsilon[:, 1:] * ((n[:-1] + 2) / (n[:-1] + 1)) * coefficients[..., 1:]
+    return result * (2.0 * EARTH_ROTATION) * (n > 0)
+
+
 def inverse_laplacian(coefficients: Complex) -> Complex:
     """Coefficients of the field with zero mean whose Laplacian on the sphere is given."""
     n = np.arange(coefficients.shape[-1])
@@ -113,7 +127,8 @@ class SphereGrid:
     @cached_property
     def coriolis(self) -> Float32:
         """Coriolis parameter, shape (latitude, 1), s-1."""
-        return (1.4584e-4 * np.sin(np.radians(self.latitude)))[:, None].astype(np.float32)
+        sine = np.sin(np.radians(self.latitude))[:, None]
+        return (2.0 * EARTH_ROTATION * sine).astype(np.float32)
 
     def scalar(self, coefficients: Complex) -> Float32:
         """The fields (pattern, latitude, longitude) of coefficients (pattern, m, n)."""
@@ -153,8 +168,9 @@ class GaussGrid:
     def __init__(self, degree: int) -> None:
         self.degree = degree
         sine, self._weights = np.polynomial.legendre.leggauss(degree * 3 // 2 + 1)
-        self.latitude: Float64 = np.degrees(np.arcsin(sine)).astype(np.float64)
-        self.longitude: Float64 = np.arange(3 * degree + 3) * (360.0 / (3 * degree + 3))
+        self.latitude: Float64 = np.asarray(np.degrees(np.arcsin(sine)), dtype=np.float64)
+        count = 3 * degree + 3
+        self.longitude: Float64 = np.arange(count, dtype=np.float64) * (360.0 / count)
         self._legendre = legendre(self.latitude, degree)
 
     def project(self, field: NDArray[np.floating]) -> NDArray[np.complex128]:

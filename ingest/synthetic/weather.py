@@ -27,7 +27,7 @@ NOISE_WIND = (2.6, 4.8, 6.6, 9.0, 4.6, 3.0)
 _NOISE_PEAK = 9.0  # total wavenumber where the noise spectrum turns over
 _NOISE_DRIFT = 8.0  # m/s at the equator, eastward solid rotation
 # Omega noise, one pattern per structure: rms in Pa/s.
-OMEGA_NOISE = (0.22, 0.08, 0.05, 0.12)
+OMEGA_NOISE = (0.21, 0.06, 0.03, 0.10)
 AIR_MASS_K = 0.9  # rms of temperature anomalies that carry no wind: the weather of the tropics
 _LIFT_PER_WIND = 0.016  # Pa/s of ascent per m/s of poleward wind
 
@@ -149,7 +149,7 @@ def streamfunction_spectrum(degree: int) -> Float64:
 def omega_spectrum(degree: int) -> Float64:
     """Variance per n of omega: flat at the synoptic scales, n^-5/3 below."""
     n = np.arange(degree + 1, dtype=np.float64)
-    variance = n / (1.0 + (n / 14.0) ** 2.7)
+    variance = n / (1.0 + (n / 24.0) ** 2.7)
     return variance * (n > 2) * np.exp(-((n / (0.9 * degree)) ** 16))
 
 
