@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.alerts import Alert, sender, update_alerts
-from flows.reconcile import Verdict, decide
+from flows.reconcile import Run, Verdict, decide
 from flows.runs import carry_out, live_runs, name_waiting
 from flows.settings import Settings
 from flows.status import WINDOW_CYCLES, Freshness, Row, freshness, rows, write_status
@@ -47,9 +47,10 @@ def reconcile_once(
 ) -> Pass:
     """Bring every due cycle closer to publication; with `dry_run` only say what would be done."""
     table = rows(settings, now, count=_count(settings))
-    runs = live_runs(client, since=table[-1].cycle.datetime)
-    verdict = decide(table, runs, now, settings.attempts)
     figures = freshness(table, settings.objective_hours)
+    runs = live_runs(client, since=table[-1].cycle.datetime)
+    table = since_installed(table, runs)
+    verdict = decide(table, runs, now, settings.attempts)
     if dry_run:
         return Pass(table, figures, verdict, ())
     name_waiting(client, runs)
@@ -57,6 +58,16 @@ def reconcile_once(
     raised = tell(table, verdict, settings, now)
     write_status(settings, now, table, figures)
     return Pass(table, figures, verdict, raised)
+
+
+def since_installed(table: Sequence[Row], runs: Iterable[Run]) -> tuple[Row, ...]:
+    """The rows (newest first) down to the oldest cycle anybody asked for, at least the newest.
+
+    A fresh installation does not make up for the days before it.
+    """
+    asked = {run.cycle for run in runs}
+    ours = [place for place, row in enumerate(table) if row.was_begun or row.cycle in asked]
+    return tuple(table[: (ours[-1] if ours else 0) + 1])
 
 
 def tell(

@@ -27,6 +27,7 @@ STAGES = {
 }
 """Stage -> what has happened once it is done, in the order of the cycle."""
 
+FORECAST_STAGES = {"initial_state", "rollout", "publish"}
 WINDOW_CYCLES = 30
 STATUS = "status.json"
 
@@ -47,6 +48,11 @@ class Row:
     receipts: dict[str, Receipt]
     damaged: tuple[str, ...]
     address: str | None
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether a forecast of it was tried; an analysis that another cycle needed is not one."""
+        return self.address is not None or not FORECAST_STAGES.isdisjoint(self.receipts)
 
     @property
     def failure(self) -> Receipt | None:
@@ -143,8 +149,8 @@ def _state(
 
 
 def freshness(table: Sequence[Row], objective_hours: float) -> Freshness:
-    """Latency figures of the rows, from the first cycle that was ever worked on."""
-    known = [index for index, each in enumerate(table) if each.receipts]
+    """Latency figures of the rows (newest first), from the first forecast that was begun."""
+    known = [index for index, each in enumerate(table) if each.was_begun]
     counted = table[: known[-1] + 1] if known else ()
     latencies = [row.latency_hours for row in counted if row.latency_hours is not None]
     spread = percentiles(latencies)

@@ -6,7 +6,7 @@ import datetime as dt
 import shutil
 from collections.abc import Iterator, Sequence
 
-from flows.alerts import Alert
+from flows.alerts import Alert, sender, update_alerts
 from flows.reconcile import Verdict
 from flows.settings import Settings
 from flows.status import Row
@@ -121,4 +121,22 @@ def check_alive(settings: Settings, now: dt.datetime, hours: float = DEADMAN_HOU
             where=settings.published,
             remedy="mosaic-ops status; mosaic-ops workers",
         )
+    return newest
+
+
+def check_or_tell(
+    settings: Settings, now: dt.datetime, hours: float, *, send: bool = True
+) -> Cycle:
+    """check_alive, with an alert while it fails and its end when it is well again."""
+    try:
+        newest = check_alive(settings, now, hours)
+    except PublishError as error:
+        if send:
+            alert = Alert(
+                kind=DEADMAN, subject="publication", cause=error.what, command="mosaic-ops status"
+            )
+            update_alerts([alert], settings.alerts, now, sender(settings), [DEADMAN])
+        raise
+    if send:
+        update_alerts([], settings.alerts, now, sender(settings), [DEADMAN])
     return newest

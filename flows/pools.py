@@ -1,0 +1,189 @@
+"""Work pools and queues: which runs wait for which machines, and who goes first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
+from prefect.exceptions import ObjectNotFound
+
+from mosaic_core.contract.errors import InputError, MosaicOpsError
+
+CPU_RUNS = 8
+"""Runs at once on the CPU pool: most of them wait for a mirror or for the GPU."""
+
+WORKERS = {
+    "process": ("prefect.workers.process", "ProcessWorker", "prefect"),
+    "docker": ("prefect_docker.worker", "DockerWorker", "prefect-docker"),
+    "kubernetes": ("prefect_kubernetes.worker", "KubernetesWorker", "prefect-kubernetes"),
+}
+"""Pool type -> module, class, and the distribution that has it."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Lower priorities go first; `limit` bounds the queue's runs at once (None: the pool's)."""
+
+    name: str
+    priority: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """`limit` runs at once over all queues."""
+
+    name: str
+    description: str
+    limit: int
+    queues: tuple[Queue, ...]
+
+
+def pools(gpus: int) -> tuple[Pool, ...]:
+    """The two pools of an installation with `gpus` GPUs: one rollout a GPU, live runs first.
+
+    With several GPUs a backfill leaves one of them to the live cycle.
+    """
+    return (
+        Pool(
+            "cpu",
+            "Waiting, fetching, archiving, publishing; the operations.",
+            CPU_RUNS,
+            (Queue("live", 1), Queue("operations", 2), Queue("backfill", 10, 2)),
+        ),
+        Pool(
+            "gpu",
+            "Rollouts, one a GPU.",
+            gpus,
+            (Queue("live", 1), Queue("backfill", 10, max(1, gpus - 1))),
+        ),
+    )
+
+
+def apply_pools(client: SyncPrefectClient, kind: str, gpus: int) -> None:
+    """Create the pools and queues, or bring those there are to the table.
+
+    InputError when a pool of another type is there, or `kind` is not installed.
+    """
+    template = _job_template(kind)
+    for pool in pools(gpus):
+        _apply_pool(client, pool, kind, template)
+        for queue in pool.queues:
+            _apply_queue(client, pool.name, queue)
+
+
+def _apply_pool(client: SyncPrefectClient, pool: Pool, kind: str, template: dict[str, Any]) -> None:
+    try:
+        there = client.read_work_pool(pool.name)
+    except ObjectNotFound:
+        client.create_work_pool(
+            WorkPoolCreate(
+                name=pool.name,
+                description=pool.description,
+                type=kind,
+                base_job_template=template,
+                concurrency_limit=pool.limit,
+            )
+        )
+        return
+    if there.type != kind:
+        raise InputError(
+            f"work pool {pool.name} is of type {there.type}, not {kind}",
+            remedy=f"keep --pool-type {there.type}, or delete it: prefect work-pool delete "
+            f"{pool.name}",
+        )
+    client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.limit))
+
+
+def _apply_queue(client: SyncPrefectClient, pool: str, queue: Queue) -> None:
+    try:
+        there = client.read_work_queue_by_name(queue.name, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(
+            queue.name,
+            concurrency_limit=queue.limit,
+            priority=queue.priority,
+            work_pool_name=pool,
+        )
+        return
+    client.update_work_queue(there.id, priority=queue.priority, concurrency_limit=queue.limit)
+
+
+def _job_template(kind: str) -> dict[str, Any]:
+    if kind not in WORKERS:
+        raise InputError(f"unknown pool type {kind!r}", remedy=f"one of {', '.join(WORKERS)}")
+    module, worker, distribution = WORKERS[kind]
+    try:
+        template: dict[str, Any] = getattr(
+            import_module(module), worker
+        ).get_default_base_job_template()
+    except ImportError:
+        raise InputError(
+            f"workers of type {kind} are not installed", remedy=f"pip install {distribution}"
+        ) from None
+    return template
+
+
+def apply_deployments(file: Path) -> str:
+    """Register the deployments of a prefect.yaml; what Prefect said about them.
+
+    MosaicOpsError with Prefect's own words when it refuses.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(
+        [*command, "--prefect-file", file.name],
+        cwd=file.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise MosaicOpsError(
+            f"Prefect refused the deployments:\n{_tail(done.stdout + done.stderr)}",
+            where=str(file),
+            remedy="correct the file; what was registered before stays",
+        )
+    return done.stdout
+
+
+def _tail(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line.strip())[-2000:]
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """A pool: workers that are there, and runs that wait for one."""
+
+    pool: str
+    online: tuple[str, ...]
+    waiting: int
+
+
+def attendance(client: SyncPrefectClient, now: dt.datetime) -> Iterator[Attendance]:
+    """Who serves each pool of ours; MosaicOpsError when the server does not have the pools."""
+    overdue = FlowRunFilter.model_validate(
+        {
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+            "next_scheduled_start_time": {"before_": now},
+        }
+    )
+    for pool in pools(gpus=1):
+        try:
+            workers = client.read_workers_for_work_pool(pool.name)
+        except ObjectNotFound:
+            raise MosaicOpsError(
+                f"the server has no work pool {pool.name}", remedy="mosaic-ops deploy"
+            ) from None
+        here = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool.name]))
+        waiting = client.read_flow_runs(flow_run_filter=overdue, work_pool_filter=here)
+        online = (worker.name for worker in workers if worker.status == "ONLINE")
+        yield Attendance(pool.name, tuple(online), len(waiting))

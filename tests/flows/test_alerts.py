@@ -1,0 +1,164 @@
+"""Each alert is raised once, delivered until somebody has it, and over when it is over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from flows.alerts import Alert, mute, records, sender, update_alerts
+from mosaic_core.contract.errors import InputError
+from tests.flows.records import NOW, settings
+
+LATE = Alert(kind="late", subject="2026-11-23T00Z", cause="no file", command="mosaic-ops status")
+KINDS = ["late", "failed"]
+
+
+class Inbox:
+    """What was delivered; refuses while `broken`."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.broken = False
+
+    def __call__(self, text: str, fields: dict[str, str]) -> bool:  # noqa: ARG002
+        if not self.broken:
+            self.texts.append(text)
+        return not self.broken
+
+
+def later(hours: float) -> dt.datetime:
+    return NOW + dt.timedelta(hours=hours)
+
+
+def test_an_alert_is_delivered_once_and_its_end_once(tmp_path: Path) -> None:
+    inbox = Inbox()
+    assert update_alerts([LATE], tmp_path, NOW, inbox, KINDS) == (LATE,)
+    for hour in (1, 2):
+        assert not update_alerts([LATE], tmp_path, later(hour), inbox, KINDS)
+    assert inbox.texts == [LATE.text]
+    for hour in (3, 4):
+        update_alerts([], tmp_path, later(hour), inbox, KINDS)
+    assert inbox.texts == [LATE.text, "OVER late 2026-11-23T00Z"]
+    assert update_alerts([LATE], tmp_path, later(5), inbox, KINDS) == (LATE,)
+
+
+def test_text_names_cycle_stage_cause_and_command() -> None:
+    text = LATE.model_copy(update={"stage": "wait"}).text
+    assert text.splitlines() == [
+        "LATE 2026-11-23T00Z, stage wait", "no file", "next: mosaic-ops status",
+    ]  # fmt: skip
+
+
+def test_delivery_is_tried_until_it_works(tmp_path: Path) -> None:
+    inbox = Inbox()
+    inbox.broken = True
+    update_alerts([LATE], tmp_path, NOW, inbox, KINDS)
+    inbox.broken = False
+    update_alerts([LATE], tmp_path, later(1), inbox, KINDS)
+    update_alerts([LATE], tmp_path, later(2), inbox, KINDS)
+    assert inbox.texts == [LATE.text]
+
+
+def test_a_muted_alert_comes_back_when_the_silence_runs_out(tmp_path: Path) -> None:
+    inbox = Inbox()
+    update_alerts([LATE], tmp_path, NOW, inbox, KINDS)
+    mute(LATE.key, later(3), tmp_path)
+    update_alerts([LATE], tmp_path, later(1), inbox, KINDS)
+    assert len(inbox.texts) == 1
+    update_alerts([LATE], tmp_path, later(4), inbox, KINDS)
+    assert inbox.texts == [LATE.text] * 2
+
+
+def test_an_unknown_alert_cannot_be_muted(tmp_path: Path) -> None:
+    update_alerts([LATE], tmp_path, NOW, Inbox(), KINDS)
+    with pytest.raises(InputError, match="no alert") as refused:
+        mute("late-2020", later(1), tmp_path)
+    assert LATE.key in refused.value.remedy
+
+
+def test_alerts_of_another_kind_are_not_ended(tmp_path: Path) -> None:
+    deadman = LATE.model_copy(update={"kind": "deadman"})
+    update_alerts([deadman], tmp_path, NOW, Inbox(), ["deadman"])
+    update_alerts([], tmp_path, later(1), Inbox(), KINDS)
+    assert records(tmp_path)[0].over is None
+
+
+def test_a_damaged_memory_raises_the_alert_anew(tmp_path: Path) -> None:
+    inbox = Inbox()
+    (tmp_path / f"{LATE.key}.json").write_text("{")
+    assert update_alerts([LATE], tmp_path, NOW, inbox, KINDS) == (LATE,)
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A real receiver: its address, and the JSON it was sent; /broken answers 500."""
+    received: list[dict[str, str]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            broken = self.path.startswith("/broken")
+            if not broken:
+                received.append(json.loads(body))
+            self.send_response(500 if broken else 200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", received
+    server.shutdown()
+
+
+def test_the_webhook_gets_text_and_fields(
+    tmp_path: Path, webhook: tuple[str, list[dict[str, str]]]
+) -> None:
+    address, received = webhook
+    (tmp_path / "secret").write_text(f"{address}/T0/abc\n")
+    config = settings(tmp_path, alert_webhook_file=tmp_path / "secret")
+    update_alerts([LATE], config.alerts, NOW, sender(config), KINDS)
+    assert received[0]["text"] == LATE.text
+    assert received[0]["command"] == "mosaic-ops status"
+    assert received[0]["key"] == LATE.key
+
+
+@pytest.mark.parametrize("path", ["/broken/hunter2", ":1/hunter2"])
+def test_a_webhook_that_fails_is_no_error_and_its_secret_is_not_logged(
+    path: str,
+    tmp_path: Path,
+    webhook: tuple[str, list[dict[str, str]]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    address = webhook[0] + path if path.startswith("/") else "http://127.0.0.1" + path
+    config = settings(tmp_path, alert_webhook=address)
+    with caplog.at_level(logging.DEBUG):
+        update_alerts([LATE], config.alerts, NOW, sender(config), KINDS)
+    assert "not delivered" in caplog.text
+    kept = "".join(each.read_text() for each in config.alerts.iterdir())
+    assert "hunter2" not in caplog.text + kept + repr(config) + str(config.model_dump())
+    assert records(config.alerts)[0].delivered is None
+
+
+def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
+    config = settings(tmp_path, alert_webhook_file=tmp_path / "nothing")
+    with pytest.raises(InputError, match="alert webhook") as refused:
+        sender(config)
+    assert refused.value.where.endswith("nothing")
+
+
+def test_without_a_webhook_alerts_stand_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        update_alerts([LATE], config.alerts, NOW, sender(config), KINDS)
+    assert "LATE 2026-11-23T00Z" in caplog.text

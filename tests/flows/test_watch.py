@@ -1,0 +1,108 @@
+"""When somebody is told, and when not."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.alerts import Alert, records
+from flows.reconcile import Verdict
+from flows.status import Row
+from flows.watch import check_alive, check_or_tell, conditions
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import PublishError
+from postprocess.manifest import Manifest, digest, run_path
+from postprocess.objects.root import MUTABLE, open_root
+from postprocess.pointer import LATEST, advance, current_key
+from tests.flows.records import NEWEST, NOW, receipt, row, run, settings
+
+CALM = Verdict((), (), ())
+
+
+def publish(root: str, cycle: Cycle, members: int) -> None:
+    """The pointer and manifest of a cycle, without its stores."""
+    manifest = Manifest(
+        cycle=cycle.id, run_id="r1", path=run_path(cycle, "r1"), members=members, lead_hours=24,
+        created_at=NOW, provenance={}, objects=(),
+    )  # fmt: skip
+    store = open_root(root)
+    store.write(f"{manifest.path}/manifest.json", manifest.to_bytes(), cache=MUTABLE)
+    for key in (current_key(cycle), LATEST):
+        advance(store, key, manifest, digest(manifest.to_bytes()))
+
+
+def told(tmp_path: Path, *table: Row, verdict: Verdict = CALM, **changes: Any) -> dict[str, Alert]:
+    found = conditions(table, verdict, settings(tmp_path, **changes), NOW)
+    return {alert.kind: alert for alert in found}
+
+
+def test_all_is_quiet_when_all_is_well(tmp_path: Path) -> None:
+    publish(settings(tmp_path).published, NEWEST, members=4)
+    assert not told(tmp_path, row(NEWEST, "published"), row(NEWEST.shift(-6), "expired"))
+
+
+def test_a_due_cycle_is_late_only_after_the_deadline(tmp_path: Path) -> None:
+    assert not told(tmp_path, row(NEWEST, "due"))  # T+7 h
+    late = told(tmp_path, row(NEWEST.shift(-6), "due"))["late"]  # T+13 h
+    assert late.subject == "2026-11-22T18Z"
+    assert "T+9 h" in late.cause
+
+
+def test_a_given_up_cycle_is_told_with_its_stage_and_reason(tmp_path: Path) -> None:
+    failed = receipt(NEWEST, "rollout", 6.9, 9, status="failed", reason="CUDA out\nof memory")
+    verdict = Verdict((), (NEWEST,), ())
+    alert = told(tmp_path, row(NEWEST, "failed", failed), verdict=verdict)["failed"]
+    assert (alert.stage, alert.cause) == ("rollout", "3 runs failed. CUDA out of memory")
+    assert alert.command == "mosaic-ops run 2026-11-23T00Z"
+    assert not told(tmp_path, row(NEWEST, "failed", failed))
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("wait", "source"), ("archive", "refused")])
+def test_a_stale_source_and_a_refused_analysis_have_their_own_kind(
+    stage: str, kind: str, tmp_path: Path
+) -> None:
+    failed = receipt(NEWEST, stage, 6.9, 9, status="failed", reason="why")
+    assert set(told(tmp_path, row(NEWEST, "failed", failed))) == {kind}
+
+
+def test_an_old_failure_that_was_overcome_is_not_told(tmp_path: Path) -> None:
+    failed = receipt(NEWEST, "wait", 6.8, 9, status="failed", reason="why")
+    again = receipt(NEWEST, "fetch", 6.9, None)
+    assert not told(tmp_path, row(NEWEST, "working", failed, again))
+
+
+def test_sick_members_are_told(tmp_path: Path) -> None:
+    publish(settings(tmp_path).published, NEWEST, members=3)
+    alert = told(tmp_path, row(NEWEST, "published"))["members"]
+    assert alert.cause == "3 of 4 members are published"
+
+
+def test_a_pool_without_workers_and_a_full_disk_are_told(tmp_path: Path) -> None:
+    verdict = Verdict((), (), (run(NEWEST, "SCHEDULED", 20),))
+    found = told(tmp_path, verdict=verdict, minimum_free_gb=1e6)
+    assert set(found) == {"worker", "disk"}
+    assert "2026-11-23T00Z" in found["worker"].cause
+
+
+def test_the_dead_man_speaks_when_nothing_is_published_or_it_is_too_old(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    with pytest.raises(PublishError, match="no cycle is published"):
+        check_alive(config, NOW)
+    publish(config.published, NEWEST, members=4)
+    assert check_alive(config, NOW + dt.timedelta(hours=9)) == NEWEST
+    with pytest.raises(PublishError, match=r"24\.0 h old; 16 h are allowed"):
+        check_alive(config, NOW + dt.timedelta(hours=17))
+
+
+def test_the_dead_man_tells_once_and_ends_by_itself(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    for _ in range(2):
+        with pytest.raises(PublishError):
+            check_or_tell(config, NOW, 16)
+    assert [record.over for record in records(config.alerts)] == [None]
+    publish(config.published, NEWEST, members=4)
+    assert check_or_tell(config, NOW, 16) == NEWEST
+    assert records(config.alerts)[0].over == NOW
