@@ -6,7 +6,7 @@ module never imports itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,20 +15,26 @@ import numpy as np
 
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.grid import EARTH_RADIUS_M
-from postprocess.products.spectra.harmonics import Block, analysis_blocks
+from postprocess.products.spectra.harmonics import Block, analysis_blocks, is_even, refinement
 
 _CACHE_FIELDS = 8  # wind fields at a time whose Fourier coefficients stay in a 2 MiB cache
+_FOLDED_RINGS = 361  # up to half a degree the folded matrices are kept (375 MB there)
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Analysis matrices for one grid; `spin` 1 for winds, 0 for scalars; degrees 0..lmax."""
+    """Analysis matrices for one grid; `spin` 1 for winds, 0 for scalars; degrees 0..lmax.
+
+    `refine` is None where the matrices act on the rings of the grid; otherwise the pair (odd,
+    even) of matrices that refine the rings first.
+    """
 
     spin: int
     rings: int
     longitudes: int
     lmax: int
-    blocks: tuple[Block, ...]
+    blocks: Iterable[Block]
+    refine: tuple[Any, Any] | None = None
 
     def converted(self, convert: Callable[[Any], Any]) -> Operator:
         """The same operator with every matrix passed through `convert`.
@@ -36,7 +42,20 @@ class Operator:
         For example `lambda matrix: torch.from_numpy(matrix).to("cuda", torch.float32)`.
         """
         blocks = tuple(Block(block.first_order, convert(block.matrix)) for block in self.blocks)
-        return Operator(self.spin, self.rings, self.longitudes, self.lmax, blocks)
+        refine = None if self.refine is None else (convert(self.refine[0]), convert(self.refine[1]))
+        return Operator(self.spin, self.rings, self.longitudes, self.lmax, blocks, refine)
+
+
+@dataclass(frozen=True)
+class _MadeAnew:
+    """Blocks of a fine grid, computed again for every pass: kept, they would take gigabytes."""
+
+    rings: int
+    lmax: int
+    spin: int
+
+    def __iter__(self) -> Iterator[Block]:
+        return analysis_blocks(self.rings, self.lmax, spin=self.spin, fold=False)
 
 
 @lru_cache(maxsize=8)
@@ -52,7 +71,7 @@ def operator(
     """The operator of a grid of `rings` (both poles included) by `longitudes` (eastward).
 
     Exact up to degree rings - 2, the default `lmax` where the longitudes resolve it. InputError
-    when more is asked for than the grid holds.
+    when more is asked for than the grid holds. Finer grids than half a degree are float64 only.
     """
     highest = min(rings - 2, (longitudes - 1) // 2)
     degree = highest if lmax is None else lmax
@@ -61,9 +80,14 @@ def operator(
             f"degree {degree} cannot be computed on {rings} x {longitudes} points",
             remedy=f"ask for a degree from 1 to {highest}",
         )
+    if rings > _FOLDED_RINGS:
+        odd, even = refinement(rings)
+        order = slice(None, None, -1 if south_first else 1)
+        refine = np.ascontiguousarray(odd[:, order]), np.ascontiguousarray(even[:, order])
+        return Operator(spin, rings, longitudes, degree, _MadeAnew(rings, degree, spin), refine)
     blocks = tuple(
         _finished(block, rings, south_first, dtype)
-        for block in analysis_blocks(rings, degree, degree, spin=spin)
+        for block in analysis_blocks(rings, degree, spin=spin, fold=True)
     )
     return Operator(spin, rings, longitudes, degree, blocks)
 
@@ -138,14 +162,14 @@ def _vector_energy(op: Operator, u: Any, v: Any, xp: Any) -> tuple[Any, Any]:
     fields = u.shape[0]
     south = _zonal_coefficients(-1 * v, op, xp)
     columns = _interleave(south, _zonal_coefficients(u, op, xp), xp)
-    energy = _squares(op, columns).T
+    energy = _squares(op, columns, xp).T
     divergent = energy[:fields] + energy[fields : 2 * fields]
     return energy[2 * fields : 3 * fields] + energy[3 * fields :], divergent
 
 
 def _scalar_power(op: Operator, field: Any, xp: Any) -> Any:
     coefficients = _zonal_coefficients(field, op, xp)
-    power = _squares(op, xp.concatenate([coefficients.real, coefficients.imag], -1)).T
+    power = _squares(op, xp.concatenate([coefficients.real, coefficients.imag], -1), xp).T
     return 2 * (power[: field.shape[0]] + power[field.shape[0] :])
 
 
@@ -163,8 +187,10 @@ def _interleave(south: Any, east: Any, xp: Any) -> Any:
     return xp.concatenate([upper, lower], 1)
 
 
-def _squares(op: Operator, columns: Any) -> Any:
+def _squares(op: Operator, columns: Any, xp: Any) -> Any:
     """Sum over the orders of (matrix @ columns)^2, (lmax + 1, columns)."""
+    if op.refine is not None:
+        columns = _refined(op, columns, xp)
     total: Any = None
     for block in op.blocks:
         orders = slice(block.first_order, block.first_order + block.matrix.shape[0])
@@ -174,3 +200,13 @@ def _squares(op: Operator, columns: Any) -> Any:
         else:
             total[block.first_order :] += squared
     return total
+
+
+def _refined(op: Operator, columns: Any, xp: Any) -> Any:
+    """Columns (order, parts x ring, fields) on the refined and weighted rings."""
+    assert op.refine is not None
+    parts = columns.reshape(columns.shape[0], -1, op.rings, columns.shape[-1])
+    finer = [
+        op.refine[int(is_even(order, op.spin))] @ parts[order] for order in range(parts.shape[0])
+    ]
+    return xp.stack(finer, 0).reshape(parts.shape[0], -1, parts.shape[-1])

@@ -11,6 +11,7 @@ from scipy.special import sph_harm_y
 
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.grid import area_weights
+from postprocess.products.spectra import energy
 from postprocess.products.spectra.energy import (
     kinetic_energy,
     operator,
@@ -175,3 +176,14 @@ def test_transposed_fields_are_refused():
     field = np.zeros((240, 121))
     with pytest.raises(InputError, match="latitude before longitude"):
         kinetic_energy(operator(121, 240, spin=1), field, field)
+
+
+@pytest.mark.parametrize("south_first", [False, True])
+def test_refining_the_fields_equals_folded_matrices(band_limited, monkeypatch, south_first):
+    u, v, *_ = band_limited
+    folded = kinetic_energy(operator(121, 240, spin=1, south_first=south_first), u, v)
+    monkeypatch.setattr(energy, "_FOLDED_RINGS", 0)
+    operator.cache_clear()
+    refined = kinetic_energy(operator(121, 240, spin=1, south_first=south_first), u, v)
+    operator.cache_clear()
+    np.testing.assert_allclose(refined, folded, rtol=1e-12, atol=1e-18)

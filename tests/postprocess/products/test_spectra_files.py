@@ -95,18 +95,17 @@ def test_bad_input_is_named(real):
         wind_spectra(real.isel(latitude=slice(1, -1)), "u", "v")
     with pytest.raises(DataError, match="not one whole circle"):
         wind_spectra(real.isel(longitude=slice(0, 100)), "u", "v")
+    broken = real.copy(deep=True)
+    broken.u[3, 4] = np.nan
     with pytest.raises(DataError, match="1 missing"):
-        broken = real.copy(deep=True)
-        broken.u[3, 4] = np.nan
         wind_spectra(broken, "u", "v")
+    knots = real.assign(u=real.u.assign_attrs(units="knots"))
     with pytest.raises(DataError, match="not in m s-1"):
-        knots = real.copy()
-        knots["u"] = real.u.assign_attrs(units="knots")
         wind_spectra(knots, "u", "v")
     with pytest.raises(DataError, match="no coordinate values"):
         wind_spectra(real.drop_vars("latitude"), "u", "v")
+    stretched = real.latitude.values + np.where(np.arange(73) == 30, 0.5, 0.0)
     with pytest.raises(DataError, match="equally spaced"):
-        stretched = real.latitude.values + np.where(np.arange(73) == 30, 0.5, 0.0)
         wind_spectra(real.assign_coords(latitude=stretched), "u", "v")
 
 

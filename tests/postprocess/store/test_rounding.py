@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mosaic_core.contract.errors import StoreError
-from mosaic_core.contract.variables import VARIABLES
+from mosaic_core.contract.variables import CHANNELS, VARIABLES, channel
 from postprocess.rounding import KEEP_BITS, bit_round, keep_bits
 
 
@@ -34,10 +34,10 @@ def test_not_finite_values_keep_their_bits() -> None:
     assert values[4] == np.float32(1.234375)
 
 
-def test_every_variable_has_a_row_and_others_are_refused() -> None:
+def test_every_channel_has_its_bits_and_other_words_are_refused() -> None:
     assert set(KEEP_BITS) == {variable.name for variable in VARIABLES}
-    assert keep_bits("temperature", "none") is None
-    with pytest.raises(StoreError, match="no rounding"):
-        keep_bits("temperature", "some")
-    with pytest.raises(StoreError, match="no rounding"):
-        keep_bits("rain", "default")
+    assert {keep_bits(entry, "none") for entry in CHANNELS} == {None}
+    assert all(8 <= (keep_bits(entry, "default") or 0) <= 17 for entry in CHANNELS)
+    assert keep_bits(channel("geopotential_500"), "default") == 14
+    with pytest.raises(StoreError, match="unknown rounding"):
+        keep_bits(channel("temperature_500"), "some")
