@@ -12,7 +12,7 @@ from typing import Any
 
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import COORDINATE_ATTRIBUTES, field_dims, variable_attributes
-from mosaic_core.contract.variables import LEVELS, VARIABLES, Variable, channel
+from mosaic_core.contract.variables import CHANNELS, LEVELS, VARIABLES, Variable, channel
 from postprocess.rounding import ALGORITHM, IMPLEMENTATION, keep_bits
 from postprocess.shards import CODECS, PLAIN_CODECS
 
@@ -144,7 +144,7 @@ def _map_array(variable: Variable, sizes: Sizes, rounding: str) -> Document:
     one = [1] * (len(dims) - 2)
     grid = [len(LATITUDE), len(LONGITUDE)]
     shard: list[Size] = [1, 1, sizes.lead_time, *one[3:], *grid]
-    attributes = {**variable_attributes(variable), **_quantization(variable.name, rounding)}
+    attributes = {**variable_attributes(variable), **_quantization(variable, rounding)}
     return _field(dims, sizes, attributes, inner=[*one, *grid], outer=shard)
 
 
@@ -153,7 +153,7 @@ def _tile_array(name: str, sizes: Sizes, rounding: str) -> Document:
     dims = (*LEADING_DIMS, "latitude", "longitude")
     attributes: dict[str, Any] = {
         **variable_attributes(entry.variable),
-        **_quantization(entry.variable.name, rounding),
+        **_recorded([keep_bits(entry, rounding)]),
     }
     if entry.level_hpa is not None:
         attributes["level_hpa"] = entry.level_hpa
@@ -177,9 +177,19 @@ def _field(
     )  # fmt: skip
 
 
-def _quantization(variable: str, rounding: str) -> Document:
-    bits = keep_bits(variable, rounding)
-    return {} if bits is None else {"quantization": QUANTIZATION, "quantization_nsb": bits}
+def _quantization(variable: Variable, rounding: str) -> Document:
+    return _recorded(
+        [keep_bits(entry, rounding) for entry in CHANNELS if entry.variable == variable]
+    )
+
+
+def _recorded(bits: list[int | None]) -> Document:
+    """CF wants one number of significant bits, the least; where levels differ, all follow."""
+    kept = [count for count in bits if count is not None]
+    if not kept:
+        return {}
+    told: Document = {"quantization": QUANTIZATION, "quantization_nsb": min(kept)}
+    return told if len(set(kept)) == 1 else {**told, "quantization_nsb_by_level": kept}
 
 
 def _with_coordinates(attributes: Mapping[str, Any], rounding: str) -> Document:

@@ -271,7 +271,7 @@ def _rows(spec: ForecastSpec, directory: Path) -> list[_Row]:
             variable = channel.variable.name
             level = [] if channel.level_hpa is None else [str(LEVELS.index(channel.level_hpa))]
             path = directory.joinpath(variable, "c", "0", str(member), "0", *level, "0", "0")
-            bits = keep_bits(variable, spec.rounding)
+            bits = keep_bits(channel, spec.rounding)
             rows.append(_Row(len(rows), member, place, path, bits))
     return rows
 

@@ -37,7 +37,7 @@ def test_not_finite_values_keep_their_bits() -> None:
 def test_every_channel_has_its_bits_and_other_words_are_refused() -> None:
     assert set(KEEP_BITS) == {variable.name for variable in VARIABLES}
     assert {keep_bits(entry, "none") for entry in CHANNELS} == {None}
-    assert all(8 <= (keep_bits(entry, "default") or 0) <= 17 for entry in CHANNELS)
+    assert all(7 <= (keep_bits(entry, "default") or 0) <= 17 for entry in CHANNELS)
     assert keep_bits(channel("geopotential_500"), "default") == 14
     with pytest.raises(StoreError, match="unknown rounding"):
         keep_bits(channel("temperature_500"), "some")
