@@ -90,9 +90,7 @@ class PlainDetector:
             found = [
                 a
                 for a in found
-                if not any(
-                    field[b] < field[a] and self.arc(a, b) <= merge_distance for b in found
-                )
+                if not any(field[b] < field[a] and self.arc(a, b) <= merge_distance for b in found)
             ]
         for other, delta, distance, search in contours:
             found = [p for p in found if self.closes(other, p, delta, distance, search)]
