@@ -65,7 +65,8 @@ def make(
               help="How it treats requests for byte ranges.")  # fmt: skip
 def serve(root: Path, port: int, ranges: str) -> None:
     """Serve ROOT over HTTP on this machine until Ctrl-C."""
-    from ingest.synthetic.mirror import Mirror, Ranges
+    from ingest.synthetic.answers import Ranges
+    from ingest.synthetic.mirror import Mirror
 
     mirror = Mirror(root, port=port, ranges=Ranges(ranges))
     click.echo(f"serving {root} at {mirror.url} (Ctrl-C ends it)")

@@ -2,8 +2,8 @@
 
 The height coordinate is s = ln(1000 hPa / p). A pattern with streamfunction psi(lat, lon) and
 structure V(s) has geopotential B(psi) V, where B is the linear balance, winds V times the rotated
-gradient of psi, and by the hydrostatic equation a virtual temperature B(psi) V'(s) / R. A pattern Omega(lat, lon) with structure
-W(p) has omega = Omega W and, by continuity, divergence -Omega W'(p).
+gradient of psi, and by the hydrostatic equation a virtual temperature B(psi) V'(s) / R. A pattern
+Omega(lat, lon) with structure W(p) has omega = Omega W and, by continuity, divergence -Omega W'(p).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from ingest.synthetic.atmosphere import Atmosphere
 from ingest.synthetic.decoys import decoys
 from ingest.synthetic.grib import Encoder, GribFile, GridLabel, Identity, model_messages
-from ingest.synthetic.mirror import Mirror
 from ingest.synthetic.tree import MirrorFile, mirror_file
 from mosaic_core.contract.cycle import Cycle
 
@@ -77,16 +75,3 @@ def coarse_file(tmp_path: Path, coarse_atmosphere: Atmosphere) -> MirrorFile:
 @pytest.fixture
 def older_file(tmp_path: Path, coarse_atmosphere: Atmosphere) -> MirrorFile:
     return write_coarse(tmp_path / "mirror", Cycle.parse("2026-11-23T00Z"), coarse_atmosphere)
-
-
-BODY = bytes(np.random.default_rng(5).integers(0, 256, 300_000, dtype=np.uint8))
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Mirror]:
-    """A mirror over one file, `/a/data.bin` holding BODY, and a hidden one."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "data.bin").write_bytes(BODY)
-    (tmp_path / "a" / ".hidden").write_bytes(b"secret")
-    with Mirror(tmp_path) as mirror:
-        yield mirror

@@ -36,7 +36,9 @@ def test_is_a_function_of_time_and_seed(model_fields: np.ndarray):
     assert model_fields.dtype == np.float32
     np.testing.assert_array_equal(Atmosphere.model(3).fields(TIME), model_fields)
     other = Atmosphere.model(4).fields(TIME)
-    assert np.abs(pick(other, "geopotential_500") - pick(model_fields, "geopotential_500")).max() > 500
+    assert (
+        np.abs(pick(other, "geopotential_500") - pick(model_fields, "geopotential_500")).max() > 500
+    )
 
 
 def test_is_the_same_on_every_grid(model_fields: np.ndarray):
@@ -79,7 +81,7 @@ def test_thickness_is_hydrostatic(model_fields: np.ndarray):
 
 
 def test_hydrostatic_check_would_notice_half_a_layer(model_fields: np.ndarray):
-    z, q, t, *_ = upper(model_fields)
+    z, _, t, *_ = upper(model_fields)
     at = LEVELS.index(500)
     implied = (z[at] - z[at + 1]) / (GAS_CONSTANT * (LEVEL_S[at] - LEVEL_S[at + 1]))
     assert np.abs(implied - t[at - 2]).mean() > 5
@@ -179,9 +181,7 @@ def test_energy_spectrum_falls_like_minus_three(model_fields: np.ndarray):
     assert -4.0 < slope < -2.3
 
 
-def test_land_is_warm_by_day_and_cold_by_night(
-    model_atmosphere: Atmosphere, history: np.ndarray
-):
+def test_land_is_warm_by_day_and_cold_by_night(model_atmosphere: Atmosphere, history: np.ndarray):
     land = model_atmosphere.planet.land_sea_mask
     row = np.argmin(np.abs(LATITUDE - 20))
     by_hour = np.array([pick(state, "2m_temperature")[row] for state in history])

@@ -1,6 +1,8 @@
-"""Vortices: always some over sea in both hemispheres, where the truth says, shaped as storms are."""
+"""Vortices: always some over sea in both hemispheres, where the truth says, shaped as storms."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ def warm(time: np.datetime64) -> list[Vortex]:
 
 
 def deepest(category: str) -> Vortex:
-    return max((v for v in vortices(TIME, SEED) if v.category == category), key=lambda v: v.depth_pa)
+    return max(
+        (v for v in vortices(TIME, SEED) if v.category == category), key=lambda v: v.depth_pa
+    )
 
 
 class Scene:
@@ -88,7 +92,7 @@ def test_one_crosses_the_dateline_and_one_deepens():
     for track in tracks.values():
         jumps = [
             np.hypot(b.latitude - a.latitude, (b.longitude - a.longitude + 180) % 360 - 180)
-            for a, b in zip(track, track[1:], strict=False)
+            for a, b in pairwise(track)
         ]
         assert all(0.05 < jump < 2.5 for jump in jumps)
 
@@ -131,7 +135,9 @@ def thickness_excess(scene: Scene) -> float:
     """How much thicker 500-300 hPa is in the centre than 6 degrees away, m2 s-2."""
     thickness = scene["geopotential_300"] - scene["geopotential_500"]
     centre = scene.middle[0]
-    around = [thickness[centre + dy, centre + dx] for dy, dx in ((24, 0), (-24, 0), (0, 24), (0, -24))]
+    around = [
+        thickness[centre + dy, centre + dx] for dy, dx in ((24, 0), (-24, 0), (0, 24), (0, -24))
+    ]
     return float(thickness[centre, centre] - np.mean(around))
 
 
