@@ -11,7 +11,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
@@ -72,7 +80,6 @@ class Settings(BaseModel):
     minimum_free_gb: float = Field(
         20.0, ge=0, description="free space in the data root below which an alert is raised"
     )
-    keep_cycles: int = Field(120, ge=1, description="published cycles that retention keeps")
     keep_downloads_hours: float = Field(
         72.0, ge=0, description="age at which retention deletes fetched GRIB files"
     )
@@ -83,6 +90,15 @@ class Settings(BaseModel):
         if name not in VARIANTS:
             raise ValueError(f"unknown variant {name!r}, choose one of {', '.join(VARIANTS)}")
         return name
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Settings:
+        step = VARIANTS[self.variant].step_hours
+        if self.lead_hours % step:
+            raise ValueError(
+                f"lead_hours {self.lead_hours} is not a whole number of {step}-h steps"
+            )
+        return self
 
     @property
     def model_variant(self) -> Variant:

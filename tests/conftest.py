@@ -1,18 +1,25 @@
-"""One made-up mirror and one uninterrupted demonstration, shared by all tests of whole cycles."""
+"""One made-up mirror and one uninterrupted demonstration, shared by all tests of whole cycles.
+
+What the fixtures need is imported in them: kernels are tested on machines without the rest.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.demo import make_analyses
-from flows.progress import LogReporter
-from tests.factories import DemoFolder, demo_folder
+if TYPE_CHECKING:
+    from tests.factories import DemoFolder
 
 
 @pytest.fixture(scope="session")
 def analyses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made-up analyses of the demonstration, as a mirror tree."""
+    from flows.demo import make_analyses
+    from flows.progress import LogReporter
+
     folder = tmp_path_factory.mktemp("analyses") / "mirror"
     make_analyses(folder, LogReporter())
     return folder
@@ -21,6 +28,8 @@ def analyses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, analyses: Path) -> DemoFolder:
     """The demonstration, run once without interruption."""
+    from tests.factories import demo_folder
+
     folder = demo_folder(tmp_path_factory.mktemp("finished") / "demo", analyses)
     folder.finish()
     return folder
@@ -29,4 +38,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, analyses: Path) -> DemoFo
 @pytest.fixture
 def fresh(tmp_path: Path, analyses: Path) -> DemoFolder:
     """A folder in which nothing was run."""
+    from tests.factories import demo_folder
+
     return demo_folder(tmp_path / "demo", analyses)

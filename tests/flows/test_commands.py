@@ -1,0 +1,75 @@
+"""Every command of the table exists, explains itself, and answers errors in one message."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flows.cli.main import COMMANDS, cli
+
+PROGRAM = str(Path(sys.executable).with_name("mosaic-ops"))
+
+
+def leaves(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The words of every command below a group."""
+    found = []
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None, name
+        here = (*path, name)
+        found += leaves(command, here) if isinstance(command, click.Group) else [here]
+    return found
+
+
+def test_every_command_has_a_help_page() -> None:
+    words = leaves(cli)
+    assert {first for first, *_ in words} == set(COMMANDS)
+    for path in words:
+        result = CliRunner().invoke(cli, [*path, "--help"])
+        assert result.exit_code == 0, result.output
+        assert result.output.startswith("Usage:")
+        described = result.output.split("Options:")[0].splitlines()[1:]
+        assert any(line.strip() for line in described), f"{path} has no description"
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *words], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("run", "2026-11-23T03Z"), 2, "is not a cycle"),
+        (("run", "tomorrow"), 2, "cannot read 'tomorrow' as a cycle"),
+        (("run", "--variant", "gfs"), 2, "unknown variant 'gfs'"),
+        (("run", "--members", "0"), 2, "members"),
+        (("run", "--members", "1000"), 2, "members"),
+        (("run", "--lead-hours", "15", "2026-11-23T00Z"), 2, "not a whole number of 6-h steps"),
+        (("run", "--config", "absent.toml"), 2, "absent.toml"),
+        (("run", "2026-11-23T00Z", "--mirror", "nowhere"), 2, "unknown source 'nowhere'"),
+        (("model", "parity", "absent/case"), 6, "absent/case.json"),
+        (("regrid", "absent.grib2", "out.nc"), 2, "absent.grib2"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_errors_are_messages_and_exit_codes(
+    tmp_path: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_the_distributions(tmp_path: Path) -> None:
+    assert run("--version", cwd=tmp_path).stdout.startswith("mosaic-ops ")
+
+
+def test_settings_are_listed_with_their_meaning(tmp_path: Path) -> None:
+    done = run("settings", "--json", cwd=tmp_path)
+    assert '"variant": "hres"' in done.stdout
