@@ -28,7 +28,10 @@ class Engine(Protocol):
     """Whatever computes a step as `Mosaic.step` does: the network itself, or a faster form."""
 
     def step(self, history: Tensor, time_features: Tensor, noise: Tensor) -> Tensor:
-        """history (member, time, point, channel), (4,), (member, noise) -> the next state."""
+        """history (member, time, point, channel), (4,), (member, noise) -> the next state.
+
+        The result is copied before the next call and may be overwritten by it.
+        """
         ...
 
 
@@ -115,19 +118,21 @@ def advance(
     members share it. A short last batch is filled up with its last member.
     """
     states, times = list(history), time_features.to(device)
-    members = len(noise)
-    parts = []
-    for first in range(0, members, batch_size):
-        batch = torch.arange(first, first + batch_size).clamp(max=members - 1)
-        on_device = batch.to(device)
-        stacked = torch.stack([_members(state, on_device) for state in states], dim=1)
-        result = engine.step(stacked, times, noise[batch].to(device))
-        parts.append(result[: members - first])
-    return torch.cat(parts)
+    _, points, channels = states[0].shape
+    following = states[0].new_empty(len(noise), points, channels)
+    for first in range(0, len(noise), batch_size):
+        stacked = torch.stack([_batch(state, first, batch_size) for state in states], dim=1)
+        draws = _batch(noise, first, batch_size).to(device)
+        part = following[first : first + batch_size]
+        part.copy_(engine.step(stacked, times, draws)[: len(part)])
+    return following
 
 
-def _members(state: Tensor, batch: Tensor) -> Tensor:
-    return state.expand(len(batch), -1, -1) if len(state) == 1 else state[batch]
+def _batch(members: Tensor, first: int, size: int) -> Tensor:
+    """Members `first` and on, `size` of them: the only or the last one repeated to fill."""
+    chosen = members if len(members) == 1 else members[first : first + size]
+    last = chosen[-1:].expand(size - len(chosen), *chosen.shape[1:])
+    return torch.cat([chosen, last]) if len(last) else chosen
 
 
 def image(model: Mosaic, state: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def block_sparse_attention(
     compressed, selected. `local_block` and `sparse_block` divide the tokens.
     `selection` (member, kv_head, query block, any count) forces the key blocks instead of the
     `selected_blocks` best ones. `impl` "auto" takes the kernels for CUDA tensors where they are
-    installed, else the reference. ModelError names a wrong shape, dtype, device, block or index.
+    installed, else the reference; float64 always takes the reference. ModelError names a wrong
+    shape, dtype, device, block or index.
     """
     _check_tensors(q, k, v, gate_logits)
     _check_blocks(q.shape[1], local_block, sparse_block, selected_blocks)
@@ -61,7 +62,8 @@ def block_sparse_attention(
 def _implementation(impl: str, q: Tensor) -> Callable[..., Tensor]:
     if impl not in ("auto", "reference", "triton"):
         raise ModelError(f"unknown implementation {impl!r}", remedy="auto, reference or triton")
-    if impl == "reference" or (impl == "auto" and not (q.is_cuda and kernels_available())):
+    suits = q.is_cuda and q.dtype != torch.float64 and kernels_available()
+    if impl == "reference" or (impl == "auto" and not suits):
         return reference.block_sparse_attention
     if not kernels_available():
         raise ModelError("the Triton kernels are not installed", remedy="pip install triton")

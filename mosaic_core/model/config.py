@@ -276,7 +276,7 @@ def _mini() -> ModelConfig:
     return ModelConfig(
         dim=64,
         num_heads=4,
-        k_neighbors=12,
+        k_neighbors=8,
         variables=CHANNEL_NAMES,
         static_variables=STATIC_VARIABLES,
         num_history_steps=4,

@@ -21,7 +21,7 @@ from mosaic_core.model.checkpoint import (
     write_arrays,
     write_random_bundle,
 )
-from mosaic_core.model.config import ModelConfig
+from mosaic_core.model.config import ModelConfig, builtin_config
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.model.parameters import PREFIX, install_parameters, published_tables, read_weights
 
@@ -70,6 +70,17 @@ def test_the_same_seed_writes_the_same_bytes(
     assert not torch.equal(
         random_weights(small_config, 8)[POSTPROCESS], random_weights(small_config, 7)[POSTPROCESS]
     )
+
+
+def test_the_demonstration_model_is_small_and_takes_a_step(
+    tmp_path: Path, statics: np.ndarray, statistics: tuple[np.ndarray, np.ndarray]
+) -> None:
+    write_random_bundle(tmp_path, builtin_config("mini"), 1, *statistics, statics)
+    model = load_model(tmp_path, "mini")
+    assert sum(parameter.numel() for parameter in model.parameters()) < 1e6
+    with torch.no_grad():
+        state = model.step(torch.zeros(1, 4, 29_040, 82), torch.zeros(4), torch.ones(1, 32))
+    assert 0.1 < float(state.std()) < 1
 
 
 @pytest.mark.parametrize("form", ["prefixed", "bare", "flat"])
