@@ -25,7 +25,8 @@ for address in sys.argv[1:]:
     store = xarray.open_zarr(address, chunks=None)
     for name, variable in store.data_vars.items():
         if variable.dtype.kind == "f":
-            assert numpy.isfinite(variable.isel(latitude=60, missing_dims="ignore").values).all(), name
+            row = variable.isel(latitude=60, missing_dims="ignore")
+            assert numpy.isfinite(row.values).all(), name
     print(address.rsplit("/", 1)[-1], len(store.data_vars), dict(store.sizes))
 """
 
