@@ -17,10 +17,12 @@ from flows.provenance import provenance, run_id, weights_digest
 from flows.settings import Settings
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.files import write_atomic, write_json_atomic
+from mosaic_core.contract.files import write_json_atomic
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.forecast_spec import ForecastSpec
+from postprocess.points import write_points
 from postprocess.product_store import write_product
+from postprocess.products.cyclones.formats import write_tracks
 from postprocess.products.cyclones.stream import CycloneTracker
 from postprocess.products.ensemble import EnsembleStatistics
 from postprocess.products.spectra.stream import KineticEnergySpectra
@@ -126,12 +128,13 @@ def _stream_into_stores(run: EnsembleRun, advance: Advance) -> None:
             for consume in (writer.write, statistics.update, spectra.update, cyclones.update):
                 consume(step)
             advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
+    write_points(run.folder / "forecast.zarr", run.folder / "points.zarr", spec)
     attributes = spec.attributes()
     write_product(run.folder / "initial_state.zarr", run.state, attributes)
     write_product(run.folder / "ensemble.zarr", statistics.result(), attributes)
     write_product(run.folder / "spectra.zarr", spectra.result(), attributes)
     tracks = cyclones.result()
-    write_atomic(run.folder / "tracks.csv", tracks.to_csv(index=False).encode())
+    write_tracks(tracks, run.folder)
     draw_figures(run.folder, run.cycle, tracks, run.settings)
 
 

@@ -30,9 +30,10 @@ def test_everything_is_there_and_opens(finished: DemoFolder) -> None:
     assert bool(np.isfinite(forecast["2m_temperature"].values).all())
     assert forecast.attrs["comment"] == NOTICE
     assert len(forecast.attrs["input_analyses"]) == 4
-    for name in ("ensemble", "spectra", "initial_state"):
+    for name in ("points", "ensemble", "spectra", "initial_state"):
         assert xr.open_zarr(finished.run / f"{name}.zarr").sizes
-    assert (finished.run / "tracks.csv").read_text().startswith("track_id,")
+    for suffix in ("parquet", "csv", "geojson", "nc", "dat"):
+        assert (finished.run / f"tracks.{suffix}").exists()
     for name in FIGURE_NAMES:
         assert (finished.run / "figures" / name).read_bytes().startswith(b"\x89PNG")
 
