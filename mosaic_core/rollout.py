@@ -25,7 +25,16 @@ Fields = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """Whatever computes a step as `Mosaic.step` does: the network itself, or a faster form."""
+    """Whatever computes a step as `Mosaic.step` does: the network itself, or a faster form.
+
+    States live on its `device`; `batch_size` is the number of members it takes unless told.
+    """
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
 
     def step(self, history: Tensor, time_features: Tensor, noise: Tensor) -> Tensor:
         """history (member, time, point, channel), (4,), (member, noise) -> the next state.
@@ -47,9 +56,9 @@ def forecast(
 ) -> Iterator[ForecastStep]:
     """Step 0 (the analysis), then steps 1 to `steps`, each with all members `numbers`.
 
-    `initial_state` follows INITIAL_STATE. Members are computed `batch_size` at a time (default
-    1); at one batch size a member has the same bits alone as in any ensemble, because the shape
-    of a batch never varies. `engine` computes the steps (default: the model itself).
+    `initial_state` follows INITIAL_STATE. `engine` computes the steps (default: the model itself),
+    `batch_size` members at a time (default: the engine's); at one batch size a member has the
+    same bits alone as in any ensemble, because the shape of a batch never varies.
     `to_host` turns fields on the device into fields on the host, in order; it may run ahead.
     The generator raises ModelError, naming member, channel and step, for a value that is not
     finite. Arguments are checked before the first step is asked for.
@@ -69,7 +78,7 @@ def forecast(
         return torch.from_numpy(ensemble_noise(init_time, chosen, step, model.config.noise_dim))
 
     ahead = predict(
-        model, physical, start.clock, noise, steps, batch_size=batch_size or 1, engine=engine
+        model, physical, start.clock, noise, steps, batch_size=batch_size, engine=engine
     )
     analysis = image(model, physical[-1:])
     fields = (image(model, state) for state in ahead)
@@ -83,20 +92,21 @@ def predict(
     noise: Callable[[int], Tensor],
     steps: int,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     engine: Engine | None = None,
 ) -> Iterator[Tensor]:
-    """States 1 to `steps` in SI units, each (member, point, channel) on the model's device.
+    """States 1 to `steps` in SI units, each (member, point, channel) on the engine's device.
 
     `physical` (time, point, channel) is the shared history, oldest first, `clock` that of its
     newest state; `noise(step)` is (member, noise_dim), float32 on the CPU.
     """
-    statistics = model.normalization
-    start = statistics.normalize(physical.to(model.device))
+    runner: Engine = engine or model
+    statistics = model.normalization.to(runner.device)
+    start = statistics.normalize(physical.to(runner.device))
     history = deque(start[:, None], maxlen=len(start))
     for step in range(1, steps + 1):
         following = advance(
-            engine or model, history, clock.features(), noise(step), model.device, batch_size
+            runner, history, clock.features(), noise(step), batch_size or runner.batch_size
         )
         history.append(following)
         clock = clock.after(model.config.step_stride)
@@ -109,7 +119,6 @@ def advance(
     history: Iterable[Tensor],
     time_features: Tensor,
     noise: Tensor,
-    device: torch.device,
     batch_size: int,
 ) -> Tensor:
     """All members one step ahead, batch by batch: -> (member, point, channel), normalised.
@@ -117,12 +126,12 @@ def advance(
     Every state of `history` is (member, point, channel), or (1, point, channel) while the
     members share it. A short last batch is filled up with its last member.
     """
-    states, times = list(history), time_features.to(device)
+    states, times = list(history), time_features.to(engine.device)
     _, points, channels = states[0].shape
     following = states[0].new_empty(len(noise), points, channels)
     for first in range(0, len(noise), batch_size):
         stacked = torch.stack([_batch(state, first, batch_size) for state in states], dim=1)
-        draws = _batch(noise, first, batch_size).to(device)
+        draws = _batch(noise, first, batch_size).to(engine.device)
         part = following[first : first + batch_size]
         part.copy_(engine.step(stacked, times, draws)[: len(part)])
     return following

@@ -46,6 +46,8 @@ class Mosaic(nn.Module):
     device to device. On the meta device, to look at shapes only, both may be None.
     """
 
+    batch_size = 1  # members of a step unless told: more are no quicker on a CPU
+
     def __init__(
         self,
         config: ModelConfig,

@@ -20,6 +20,9 @@ from mosaic_core.state import Clock, initial_state_from_dataset
 class Watched:
     """An engine that records the size of every batch."""
 
+    device = torch.device("cpu")
+    batch_size = 1
+
     def __init__(self, model: Mosaic) -> None:
         self.model = model
         self.members: list[int] = []
@@ -39,6 +42,9 @@ def live_states(size: int) -> int:
 
 class Shift:
     """An engine whose next state is the newest plus one; member 1 breaks at its second step."""
+
+    device = torch.device("cpu")
+    batch_size = 3
 
     def __init__(self, broken_at: int = 0) -> None:
         self.calls = 0
@@ -165,6 +171,14 @@ def test_to_host_may_run_ahead(small_model: Mosaic, analyses: xr.Dataset) -> Non
         for way in (None, ahead)
     )
     assert all(np.array_equal(*pair) for pair in zip(plain, early, strict=True))
+
+
+def test_the_engine_says_how_many_members_it_takes(
+    small_model: Mosaic, analyses: xr.Dataset
+) -> None:
+    engine = Shift()
+    list(forecast(small_model, analyses, numbers=range(7), steps=2, engine=engine))
+    assert engine.calls == 6
 
 
 @pytest.mark.parametrize("numbers", [(), (1, 1), (-1, 0)])
