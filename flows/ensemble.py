@@ -49,6 +49,7 @@ class EnsembleRun:
     def prepare(cls, cycle: Cycle, state_path: Path, settings: Settings) -> EnsembleRun:
         """The run of `cycle` from a stored initial state, its model loaded."""
         state, model = read_state(state_path), load(settings)
+        assert model.provenance is not None, "a model from a bundle knows its files"
         digest = weights_digest(model.provenance.sha256)
         name = run_id(cycle, settings, state, digest)
         return cls(cycle, state, model, settings, digest, name)
