@@ -51,6 +51,12 @@ def analysis_planes(
     return target
 
 
+def channel_of(key: FieldKey) -> Channel | None:
+    """The channel that a field of that key carries, if any."""
+    place = _CHANNEL_OF.get(key)
+    return place[1] if place else None
+
+
 def _regridded(
     fields: Iterable[Field], valid_time: np.datetime64, where: str
 ) -> Iterator[tuple[int, FieldKey, NDArray[np.floating]]]:

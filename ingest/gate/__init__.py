@@ -1,0 +1,1 @@
+"""Checks of an analysis before anything reaches the archive or the model."""

@@ -1,0 +1,58 @@
+"""The gate: every check on one analysis, and its verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from ingest.gate.physics import between_fields
+from ingest.gate.position import position, roughness, statics
+from ingest.gate.reference import Plane, Planes, Reference, planes_of
+from ingest.gate.statistics import changes, single_fields
+from ingest.gate.verdict import Verdict, combine
+
+_LONGEST_STEP = np.timedelta64(24, "h")
+
+
+def judge(
+    planes: Planes,
+    *,
+    reference: Reference | None = None,
+    previous: Planes | None = None,
+    land: Plane | None = None,
+    surface_geopotential: Plane | None = None,
+) -> Verdict:
+    """The verdict on the channels in `planes`; checks that lack what they need say so.
+
+    `previous` are the channels of an analysis at most a day earlier. `land` and
+    `surface_geopotential` are static fields that came with the analysis.
+    """
+    known = reference or Reference()
+    # Beyond a missing value every mean is NaN: nothing more can be said.
+    whole = {name: plane for name, plane in planes.items() if np.isfinite(plane).all()}
+    return combine(
+        (
+            single_fields(planes, known),
+            changes(whole, previous, known),
+            between_fields(whole),
+            position(whole, known),
+            roughness(whole, known),
+            statics(land, surface_geopotential, known),
+        )
+    )
+
+
+def judge_analysis(
+    analysis: xr.Dataset,
+    *,
+    reference: Reference | None = None,
+    previous: xr.Dataset | None = None,
+) -> Verdict:
+    """`judge` for a dataset of one time; a `previous` more than a day older is not compared."""
+    before = None if previous is None or _too_old(analysis, previous) else planes_of(previous)
+    return judge(planes_of(analysis), reference=reference, previous=before)
+
+
+def _too_old(analysis: xr.Dataset, previous: xr.Dataset) -> bool:
+    apart = analysis["time"].values.ravel()[0] - previous["time"].values.ravel()[0]
+    return not np.timedelta64(0) < apart <= _LONGEST_STEP
