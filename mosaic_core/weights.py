@@ -38,7 +38,7 @@ DEFAULT_REVISION = "main"
 LICENCE = "CC-BY-NC-4.0"
 LICENCE_NOTICE = (
     f"The Mosaic weights ({REPOSITORY} on the Hugging Face hub) are licensed {LICENCE}: "
-    "attribution, no commercial use. This covers the forecasts' weights, not this program."
+    "attribution, no commercial use. That licence covers the weights, not this program."
 )
 PUBLISHED_VARIANTS = ("era5", "hres")
 LOCK = "weights.lock.json"
@@ -141,7 +141,7 @@ def check_weights(directory: Path, variant: str, *, dangerously_unpickle: bool =
         raise ModelError(
             "; ".join(faults),
             where=str(directory),
-            remedy=f"delete these files, then: mosaic-ops weights fetch {variant}",
+            remedy=f"delete what differs, then: mosaic-ops weights fetch {variant}",
         )
     for name in names:
         if name not in lock.files:
