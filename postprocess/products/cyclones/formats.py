@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _position(longitude: float, latitude: float) -> list[float]:
 def _line(track: pd.DataFrame) -> dict[str, Any]:
     points = [_position(x, y) for x, y in zip(track.longitude, track.latitude, strict=True)]
     parts: list[list[list[float]]] = [[points[0]]]
-    for before, after in zip(points[:-1], points[1:], strict=True):
+    for before, after in pairwise(points):
         if abs(after[0] - before[0]) > 180:
             edge = 180.0 if before[0] > 0 else -180.0
             span = after[0] + (360.0 if edge > 0 else -360.0) - before[0]

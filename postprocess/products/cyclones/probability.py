@@ -1,0 +1,182 @@
+"""Strike and activity probabilities on a 0.5 degree grid, and plumes of each storm.
+
+Strike probability is the share of members whose centre passes within 120 km (storms there at the
+initial time); activity is the same within 300 km for all storms, genesis included: ECMWF's radii.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from mosaic_core.contract.errors import InputError
+from mosaic_core.contract.schema import ArraySchema, DatasetSchema
+from postprocess.products.cyclones.sphere import KM_PER_DEGREE, unit_vectors
+from postprocess.products.cyclones.thresholds import INTENSITY_NOTE, TRACKER_VERSION
+from postprocess.products.stream import coordinate
+
+STRIKE_KM = 120.0
+ACTIVITY_KM = 300.0
+WINDOW_HOURS = 48
+PLUME_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+LATITUDE = np.arange(-70.0, 70.25, 0.5)
+LONGITUDE = np.arange(0.0, 360.0, 0.5)
+
+_MAP = ("latitude", "longitude")
+PROBABILITY = DatasetSchema(
+    "cyclone probabilities",
+    {
+        "strike_probability": ArraySchema(_MAP, attributes={"units": "1"}),
+        "strike_probability_in_window": ArraySchema(("window", *_MAP)),
+        "activity_probability": ArraySchema(_MAP),
+        "activity_probability_in_window": ArraySchema(("window", *_MAP)),
+        "number_of_members": ArraySchema((), dtype="int32"),
+    },
+    fixed={"latitude": LATITUDE, "longitude": LONGITUDE},
+    ascending=("window",),
+)
+_LONG_NAMES = {
+    "strike": f"share of members with a storm of the initial time within {STRIKE_KM:g} km",
+    "activity": f"share of members with any tropical cyclone within {ACTIVITY_KM:g} km",
+}
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One track at hourly points: hours since the initial time and unit vectors."""
+
+    number: int
+    existing: bool
+    hours: NDArray[np.int64]
+    vectors: NDArray[np.float64]
+
+
+def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr.Dataset:
+    """Probabilities over the whole range and in windows of 48 h: PROBABILITY.
+
+    `table` is a table of tracks, `members` the number of members that were run (also those
+    without a storm). No track gives zeros. InputError when `members` is less than what the table
+    shows.
+    """
+    shown = int(table.number.nunique())
+    if members < max(shown, 1):
+        raise InputError(f"{members} members given, but the tracks are of {shown}")
+    grid = unit_vectors(*(axis.ravel() for axis in np.meshgrid(LATITUDE, LONGITUDE, indexing="ij")))
+    tree = cKDTree(grid)
+    paths = [_hourly(track) for _, track in table.groupby("track_id", sort=True)]
+    starts = np.arange(0, max(last_lead_hours, 1), WINDOW_HOURS)
+    ends = np.minimum(starts + WINDOW_HOURS, last_lead_hours)
+    windows = [(0, last_lead_hours), *zip(starts.tolist(), ends.tolist(), strict=True)]
+    arrays: dict[str, xr.Variable] = {}
+    for kind, radius in (("strike", STRIKE_KM), ("activity", ACTIVITY_KM)):
+        own = [path for path in paths if path.existing or kind == "activity"]
+        counts = _visited(own, tree, radius, windows)
+        share = (counts / members).astype(np.float32).reshape(-1, LATITUDE.size, LONGITUDE.size)
+        arrays |= _described(kind, radius, share)
+    arrays["number_of_members"] = xr.Variable((), np.int32(members), {"units": "1"})
+    dataset = xr.Dataset(arrays, coords=_coordinates(starts, ends))
+    dataset.attrs = {
+        "Conventions": "CF-1.11",
+        "title": "Tropical-cyclone strike and activity probability",
+        "comment": INTENSITY_NOTE,
+        "tracker_version": TRACKER_VERSION,
+    }
+    return PROBABILITY.validate(dataset, where="cyclone probabilities")
+
+
+def _described(kind: str, radius: float, share: NDArray[np.float32]) -> dict[str, xr.Variable]:
+    attributes = {
+        "long_name": _LONG_NAMES[kind],
+        "units": "1",
+        "radius_km": radius,
+    }
+    name = f"{kind}_probability"
+    return {
+        name: xr.Variable(_MAP, share[0], attributes),
+        f"{name}_in_window": xr.Variable(("window", *_MAP), share[1:], attributes),
+    }
+
+
+def _coordinates(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> dict[str, xr.Variable]:
+    about = {"units": "h", "long_name": "lead at the start of the window"}
+    return {
+        "window": xr.Variable("window", starts, about),
+        "window_end": xr.Variable("window", ends, {**about, "long_name": "lead at its end"}),
+        "latitude": coordinate("latitude", LATITUDE),
+        "longitude": coordinate("longitude", LONGITUDE),
+    }
+
+
+def _hourly(track: pd.DataFrame) -> _Path:
+    """The track along great circles at every hour; one point stays one point."""
+    track = track.sort_values("lead_hours")
+    leads = track.lead_hours.to_numpy()
+    vectors = unit_vectors(track.latitude.to_numpy(), track.longitude.to_numpy())
+    hours = np.arange(leads[0], leads[-1] + 1)
+    between = np.stack([np.interp(hours, leads, axis) for axis in vectors.T], axis=-1)
+    between /= np.linalg.norm(between, axis=-1, keepdims=True)
+    existing = track.category.iloc[0] == "existing"
+    return _Path(int(track.number.iloc[0]), bool(existing), hours, between)
+
+
+def _visited(
+    paths: Sequence[_Path], tree: cKDTree, radius_km: float, windows: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """Members that come within the radius of each point in each window, (window, point)."""
+    chord = 2 * np.sin(np.deg2rad(radius_km / KM_PER_DEGREE) / 2)
+    counts = np.zeros((len(windows), tree.n), dtype=np.int64)
+    for number in sorted({path.number for path in paths}):
+        hits = np.zeros(counts.shape, dtype=bool)
+        for path in paths:
+            if path.number == number:
+                near = tree.query_ball_point(path.vectors, chord)
+                for hour, points in zip(path.hours.tolist(), near, strict=True):
+                    for index, (start, end) in enumerate(windows):
+                        if start <= hour <= end:
+                            hits[index, points] = True
+        counts += hits
+    return counts
+
+
+def plumes(table: pd.DataFrame, lead_hours: Sequence[int]) -> xr.Dataset:
+    """Quantiles of pressure and wind of each system over its members that are alive.
+
+    Result (system, lead_hours, quantile): mslp in Pa, wind_max in m s-1, NaN where no member is
+    alive; members_alive (system, lead_hours) must be read with them, for statistics over survivors
+    mislead. No track gives an empty `system` dimension.
+    """
+    systems = sorted(table.system_id.unique().tolist())
+    shape = (len(systems), len(lead_hours))
+    alive = np.zeros(shape, dtype=np.int32)
+    values = {name: np.full((*shape, len(PLUME_QUANTILES)), np.nan, np.float32)
+              for name in ("mslp_pa", "wind_max_ms")}  # fmt: skip
+    places = {lead: index for index, lead in enumerate(lead_hours)}
+    for (system, lead), points in table.groupby(["system_id", "lead_hours"]):
+        if lead not in places:
+            continue
+        place = systems.index(system), places[lead]
+        alive[place] = points.number.nunique()
+        for name, found in values.items():
+            found[place] = np.quantile(points[name], PLUME_QUANTILES)
+    dims = ("system", "lead_hours")
+    note = {"comment": INTENSITY_NOTE}
+    return xr.Dataset(
+        {
+            "mslp": ((*dims, "quantile"), values["mslp_pa"], {"units": "Pa", **note}),
+            "wind_max": ((*dims, "quantile"), values["wind_max_ms"], {"units": "m s-1", **note}),
+            "members_alive": (dims, alive, {"units": "1"}),
+        },
+        coords={
+            "system": np.array(systems, dtype="U8"),
+            "lead_hours": ("lead_hours", np.asarray(lead_hours), {"units": "h"}),
+            "quantile": np.array(PLUME_QUANTILES),
+        },
+        attrs={"Conventions": "CF-1.11", "title": "Plumes of tropical cyclones"},
+    )

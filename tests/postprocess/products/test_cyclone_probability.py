@@ -1,0 +1,102 @@
+"""Strike and activity probabilities and plumes on tracks whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mosaic_core.contract.errors import InputError
+from postprocess.products.cyclones.probability import plumes, probabilities
+from postprocess.products.cyclones.sphere import distance_km
+from postprocess.products.cyclones.tracks import TRACK_COLUMNS, empty_tracks
+
+INIT = pd.Timestamp("2026-09-01T00:00")
+
+
+def track(track_id, number, leads, latitudes, longitudes, category="existing") -> pd.DataFrame:
+    table = pd.DataFrame({"lead_hours": leads, "latitude": latitudes, "longitude": longitudes})
+    table = table.assign(
+        track_id=track_id, system_id="70W", number=number, category=category, storm_id="",
+        storm_name="", basin="", init_time=INIT, time=INIT, mslp_pa=99_000.0 + 100 * number,
+        mslp_grid_pa=99_000.0, wind_max_ms=20.0 + number, wind_max_latitude=0.0,
+        wind_max_longitude=0.0, vorticity_850=1e-4, warm_core=True, closed_contour=True,
+        tracker_version="1",
+    )  # fmt: skip
+    return table[list(TRACK_COLUMNS)].astype(dict(TRACK_COLUMNS))
+
+
+def test_strike_is_within_120_km_of_the_great_circle():
+    table = track("a", 0, [0, 48], [10.0, 10.0], [170.0, 176.0])
+    found = probabilities(table, 4, 96)
+    hit = found.strike_probability.values == 0.25
+    lat, lon = np.meshgrid(found.latitude, found.longitude, indexing="ij")
+    along = np.linspace(0, 1, 49)
+    gaps = np.min(
+        [distance_km(10.0 + 0.008 * 4 * f * (1 - f), 170 + 6 * f, lat, lon) for f in along], axis=0
+    )
+    assert hit[gaps < 115].all()
+    assert not hit[gaps > 125].any()
+    assert set(np.unique(found.strike_probability)) == {0.0, 0.25}
+
+
+def test_windows_hold_only_their_hours():
+    table = track("a", 0, [0, 96], [10.0, 10.0], [170.0, 182.0])
+    found = probabilities(table, 1, 96)
+    assert found.window.values.tolist() == [0, 48]
+    early, late = found.strike_probability_in_window
+    assert early.sel(latitude=10, longitude=172) == 1
+    assert late.sel(latitude=10, longitude=172) == 0
+    assert late.sel(latitude=10, longitude=181) == 1
+    whole = found.strike_probability
+    np.testing.assert_array_equal(np.maximum(early, late), whole)
+
+
+def test_two_tracks_of_one_member_count_once():
+    table = pd.concat([
+        track("a", 0, [0], [10.0], [170.0]), track("b", 0, [0], [10.5], [170.0]),
+        track("c", 1, [0], [10.0], [170.5]),
+    ])  # fmt: skip
+    found = probabilities(table, 4, 24)
+    assert found.strike_probability.max() == 0.5
+
+
+def test_genesis_counts_for_activity_only():
+    table = track("a", 0, [24, 30], [10.0, 10.5], [170.0, 169.0], category="genesis")
+    found = probabilities(table, 2, 48)
+    assert found.strike_probability.max() == 0
+    assert found.activity_probability.max() == 0.5
+    lat, lon = np.meshgrid(found.latitude, found.longitude, indexing="ij")
+    near = distance_km(10.0, 170.0, lat, lon) < 295
+    assert (found.activity_probability.values[near] == 0.5).all()
+
+
+def test_dateline_and_greenwich_are_no_edges():
+    table = track("a", 0, [0, 6], [10.0, 10.0], [359.8, 0.2])
+    found = probabilities(table, 1, 6).strike_probability.sel(latitude=10)
+    assert found.sel(longitude=[359.0, 359.5, 0.0, 0.5, 1.0]).values.tolist() == [1] * 5
+
+
+def test_no_storm_gives_zeros_with_the_schema():
+    found = probabilities(empty_tracks(), 8, 240)
+    assert found.strike_probability.max() == 0
+    assert found.sizes["window"] == 5
+    assert plumes(empty_tracks(), [0, 6]).sizes["system"] == 0
+
+
+def test_more_members_in_the_table_than_said():
+    table = pd.concat([track("a", 0, [0], [1.0], [2.0]), track("b", 1, [0], [1.0], [2.0])])
+    with pytest.raises(InputError, match="1 members given"):
+        probabilities(table, 1, 24)
+
+
+def test_plumes_say_how_many_are_alive():
+    table = pd.concat([
+        track("a", 0, [0, 6, 12], [10, 11, 12], [170, 171, 172]),
+        track("b", 1, [0, 6], [10, 11], [170, 171]),
+        track("c", 2, [0], [10], [170]),
+    ])  # fmt: skip
+    found = plumes(table, [0, 6, 12, 18])
+    assert found.members_alive.values.tolist() == [[3, 2, 1, 0]]
+    assert found.wind_max.sel(quantile=0.5).values[0, :3].tolist() == [21.0, 20.5, 20.0]
+    assert np.isnan(found.mslp.values[0, 3]).all()
