@@ -27,7 +27,7 @@ def adeck_text(table: pd.DataFrame) -> str:
 
     Systems whose number has three digits do not fit the format and are left out.
     """
-    lines = []
+    lines: list[str] = []
     for system, own in table.groupby("system_id", sort=True):
         number, letter = str(system)[:-1], str(system)[-1:]
         if len(number) > 2 or letter not in _BASINS:
@@ -45,15 +45,13 @@ def _technique(number: int) -> str:
 
 
 def _lines(storm: tuple[str, str], technique: str, track: pd.DataFrame) -> Iterator[str]:
-    for point in track.itertuples():
-        start = pd.Timestamp(point.init_time)
-        wind = round(point.wind_max_ms * _KNOTS_PER_MS)
+    for point in track.to_dict("records"):
         parts = [
-            *storm, f"{start:%Y%m%d%H}", _TECHNIQUE_NUMBER, technique,
-            f"{point.lead_hours:3d}", _tenths(point.latitude, "NS", 3),
-            _tenths((point.longitude + 180) % 360 - 180, "EW", 4),
-            f"{wind:3d}", f"{round(point.mslp_pa / 100):4d}", "XX", " 34", "NEQ",
-            *["   0"] * 4,
+            *storm, f"{point['init_time']:%Y%m%d%H}", _TECHNIQUE_NUMBER, technique,
+            f"{point['lead_hours']:3d}", _tenths(point["latitude"], "NS", 3),
+            _tenths((point["longitude"] + 180) % 360 - 180, "EW", 4),
+            f"{round(point['wind_max_ms'] * _KNOTS_PER_MS):3d}",
+            f"{round(point['mslp_pa'] / 100):4d}", "XX", " 34", "NEQ", *["   0"] * 4,
         ]  # fmt: skip
         yield ", ".join(parts) + ","
 
