@@ -10,137 +10,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.assembly import Parts, assemble
-from ingest.index import ByteRange, IndexRow, inventory, merge_ranges, parse_index
 from ingest.locking import exclusive
+from ingest.readiness import Inventory, is_ready, take_inventory, wait_until_ready
 from ingest.sources import AnalysisLocation, Source, analysis_files
-from ingest.transfer import Mirror, ObjectIdentity, TransferPolicy, open_mirror, public
+from ingest.transfer import Mirror, TransferPolicy, open_mirror, public
 from mosaic_core.contract.artifacts import FetchedFile, FetchManifest
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
+from mosaic_core.contract.errors import DataError, SourceError
 from mosaic_core.contract.files import sha256_file, write_atomic
 
+__all__ = ["fetch_analysis", "is_ready", "verified_manifest", "wait_until_ready"]
+
 MANIFEST, DATA, INDEX = "manifest.json", "analysis.grib2", "analysis.index"
-# Asking for up to this many unwanted bytes is cheaper than one more request: of a real step-0
-# file 65.4 MB come in 20 requests instead of 63.9 MB in 24.
-MERGE_GAP_BYTES = 512 * 1024
 _LOCK_WAIT_SECONDS = 1800.0
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """A complete analysis on a mirror: its object's version, its index, the rows we want."""
-
-    location: AnalysisLocation
-    identity: ObjectIdentity
-    index: bytes
-    rows: dict[str, IndexRow]
-
-    @property
-    def spans(self) -> tuple[ByteRange, ...]:
-        """The byte ranges to ask for."""
-        return merge_ranges(self.rows.values(), MERGE_GAP_BYTES)
-
-
-async def take_inventory(mirror: Mirror, location: AnalysisLocation) -> Inventory:
-    """What the mirror holds of this cycle.
-
-    Raises NotYetAvailable when the file, its index or a field is not there yet, DataError when
-    the index is not this cycle's, SourceError when the mirror is out.
-    """
-    identity = await mirror.identity(location.data_url)
-    index = await mirror.read(location.index_url)
-    rows = parse_index(index, public(location.index_url))
-    return Inventory(location, identity, index, inventory(rows, location, identity.size))
-
-
-def is_ready(
-    cycle: Cycle, source: Source, policy: TransferPolicy | None = None, *, step: int = 0
-) -> bool:
-    """Whether the source holds all 82 fields of the cycle; False means not yet.
-
-    Raises SourceError when the source is out or cannot have the cycle, DataError when what it
-    has is wrong.
-    """
-    try:
-        asyncio.run(_inventory_of(cycle, source, policy or TransferPolicy(), step))
-    except NotYetAvailable:
-        return False
-    return True
-
-
-async def _inventory_of(
-    cycle: Cycle, source: Source, policy: TransferPolicy, step: int
-) -> Inventory:
-    location = analysis_files(cycle, source, step=step)
-    async with open_mirror(source.root, policy) as mirror:
-        return await take_inventory(mirror, location)
-
-
-def wait_until_ready(
-    cycle: Cycle,
-    sources: Sequence[Source],
-    *,
-    deadline: datetime,
-    poll_seconds: float = 90.0,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    policy: TransferPolicy | None = None,
-) -> Source:
-    """The first of `sources` to hold the whole cycle; they are asked in turn until `deadline`.
-
-    Raises NotYetAvailable at the deadline with each source's last answer, SourceError when every
-    source is out.
-    """
-    return asyncio.run(
-        _wait(cycle, sources, deadline, poll_seconds, clock, policy or TransferPolicy())
-    )
-
-
-async def _wait(
-    cycle: Cycle,
-    sources: Sequence[Source],
-    deadline: datetime,
-    poll_seconds: float,
-    clock: Callable[[], datetime],
-    policy: TransferPolicy,
-) -> Source:
-    while True:
-        answers: dict[str, SourceError | DataError] = {}
-        for source in sources:
-            try:
-                await _inventory_of(cycle, source, policy, 0)
-            except (SourceError, DataError) as answer:
-                answers[source.name] = answer
-            else:
-                return source
-        _give_up_if_hopeless(cycle, answers, clock() + timedelta(seconds=poll_seconds), deadline)
-        await asyncio.sleep(poll_seconds)
-
-
-def _give_up_if_hopeless(
-    cycle: Cycle,
-    answers: dict[str, SourceError | DataError],
-    next_poll: datetime,
-    deadline: datetime,
-) -> None:
-    hopeful = any(isinstance(answer, NotYetAvailable) for answer in answers.values())
-    if hopeful and next_poll <= deadline:
-        return
-    told = "; ".join(f"{name}: {answer.what}" for name, answer in answers.items())
-    kind = NotYetAvailable if hopeful else SourceError
-    raise kind(
-        f"no source holds the whole cycle ({told})",
-        where=f"cycle {cycle}",
-        remedy="try later, or start from the cycle before",
-    )
 
 
 def fetch_analysis(
@@ -151,12 +41,14 @@ def fetch_analysis(
     progress: Progress | None = None,
     policy: TransferPolicy | None = None,
     step: int = 0,
+    first_seen: datetime | None = None,
 ) -> FetchManifest:
     """The analysis of `cycle` in `directory`, from `source` or as it lies there, verified.
 
     A folder whose files have the sizes and digests of its manifest is used as it is; a download
     that broke off goes on where it stopped. `progress` gets (bytes so far, bytes in all).
-    `step` takes a forecast step valid `step` hours after the cycle instead.
+    `step` takes a forecast step valid `step` hours after the cycle instead; `first_seen` is
+    recorded in the manifest.
 
     Raises NotYetAvailable, SourceError (the mirror failed or refused) or DataError (what came is
     not the cycle's 82 fields).
@@ -170,7 +62,14 @@ def fetch_analysis(
             return held
         location = analysis_files(cycle, source, step=step)
         return asyncio.run(
-            _fetch(location, source, directory, progress or _silent, policy or TransferPolicy())
+            _fetch(
+                location,
+                source,
+                directory,
+                progress or _silent,
+                policy or TransferPolicy(),
+                first_seen,
+            )
         )
 
 
@@ -217,6 +116,7 @@ async def _fetch(
     directory: Path,
     progress: Progress,
     policy: TransferPolicy,
+    first_seen: datetime | None,
 ) -> FetchManifest:
     (directory / MANIFEST).unlink(missing_ok=True)
     async with open_mirror(source.root, policy) as mirror:
@@ -229,7 +129,7 @@ async def _fetch(
     except DataError:
         parts.remove()
         raise
-    manifest = _record(found, directory, data, digest)
+    manifest = _record(found, directory, data, digest, first_seen)
     parts.remove()
     return manifest
 
@@ -254,7 +154,11 @@ async def _download(mirror: Mirror, found: Inventory, parts: Parts, progress: Pr
 
 
 def _record(
-    found: Inventory, directory: Path, data: FetchedFile, index_sha256: str
+    found: Inventory,
+    directory: Path,
+    data: FetchedFile,
+    index_sha256: str,
+    first_seen: datetime | None,
 ) -> FetchManifest:
     write_atomic(directory / INDEX, found.index)
     index = FetchedFile(name=INDEX, size=len(found.index), sha256=index_sha256)
@@ -267,6 +171,7 @@ def _record(
         index_url=public(location.index_url),
         etag=found.identity.etag,
         last_modified=found.identity.last_modified,
+        first_seen=first_seen,
         fetched_at=datetime.now(UTC),
         files=(data, index),
     )

@@ -8,7 +8,7 @@ geopotential `z` came beside `gh` with 50r1. Data (c) ECMWF, CC-BY-4.0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mosaic_core.contract.cycle import Cycle
@@ -68,7 +68,8 @@ class Source:
     """One mirror of the open-data layout.
 
     `first` is the first cycle it holds; `keep_hours` how long it keeps one (None: for good).
-    `multi_range` says that one request may ask for several byte ranges. `query` is appended to
+    `earliest_minutes` after the initial time there is no use in asking. `multi_range` says that
+    one request may ask for several byte ranges. `query` is appended to
     every address (an access token); `credential` names what `query` must hold, if anything.
     """
 
@@ -76,13 +77,14 @@ class Source:
     root: str
     first: Cycle = ERAS[0].first
     keep_hours: int | None = None
+    earliest_minutes: int = 0
     multi_range: bool = False
     query: str = ""
     credential: str = ""
 
     def with_query(self, query: str) -> Source:
         """The same mirror with `query` appended to every address."""
-        return Source(self.name, self.root, self.first, self.keep_hours, self.multi_range, query)
+        return replace(self, query=query)
 
     def address(self, path: str) -> str:
         """The URL of `path` below the root."""
@@ -90,12 +92,16 @@ class Source:
         return f"{self.root.rstrip('/')}/{path}{suffix}"
 
 
+# Step 0 is disseminated at T+5:45 and open an hour later; a quarter of an hour of grace.
+_EARLIEST = 390
 ECMWF_MIRRORS = (
-    Source("ecmwf", "https://data.ecmwf.int/forecasts", keep_hours=72, multi_range=True),
-    Source("google", "https://storage.googleapis.com/ecmwf-open-data"),
-    Source("aws", "https://ecmwf-forecasts.s3.eu-central-1.amazonaws.com"),
+    Source("ecmwf", "https://data.ecmwf.int/forecasts", keep_hours=72,
+           earliest_minutes=_EARLIEST, multi_range=True),
+    Source("google", "https://storage.googleapis.com/ecmwf-open-data", earliest_minutes=_EARLIEST),
+    Source("aws", "https://ecmwf-forecasts.s3.eu-central-1.amazonaws.com",
+           earliest_minutes=_EARLIEST),
     Source("azure", "https://ai4edataeuwest.blob.core.windows.net/ecmwf",
-           credential="a shared-access-signature token"),
+           earliest_minutes=_EARLIEST, credential="a shared-access-signature token"),
 )  # fmt: skip
 
 

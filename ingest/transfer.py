@@ -62,7 +62,11 @@ class _TryAgain(Exception):
         super().__init__(reason)
 
 
-class ObjectChanged(SourceError):
+class MirrorTrouble(SourceError):
+    """The mirror failed for now; it may answer again later."""
+
+
+class ObjectChanged(MirrorTrouble):
     """The object was replaced between two requests."""
 
 
@@ -159,7 +163,7 @@ class Mirror:
     async def _pause(self, error: Exception, failures: int, url: str) -> None:
         reason = str(error) or type(error).__name__
         if failures >= self._policy.attempts:
-            raise SourceError(
+            raise MirrorTrouble(
                 f"gave up after {failures} attempts; the last: {reason}",
                 where=public(url),
                 remedy=_OTHER_MIRROR,
@@ -169,7 +173,7 @@ class Mirror:
         asked = error.wait_seconds if isinstance(error, _TryAgain) else None
         seconds = max(seconds, asked or 0.0)
         if asyncio.get_running_loop().time() + seconds > self._give_up:
-            raise SourceError(
+            raise MirrorTrouble(
                 f"{reason}; the next attempt would be after the deadline of "
                 f"{self._policy.total_seconds:g} s",
                 where=public(url),
@@ -192,7 +196,7 @@ async def open_mirror(root: str, policy: TransferPolicy) -> AsyncIterator[Mirror
         async with asyncio.timeout(policy.total_seconds), client:
             yield Mirror(client, policy)
     except TimeoutError:
-        raise SourceError(
+        raise MirrorTrouble(
             f"not done within the deadline of {policy.total_seconds:g} s",
             where=public(root),
             remedy="run again to resume, or take another mirror with --source",

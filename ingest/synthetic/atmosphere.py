@@ -59,7 +59,7 @@ DEGREE = 170  # spectral truncation, about 120 km: finer than the model's grid
 
 _SYNOPTIC_TILT = 1.25  # radians of westward lean from 1000 hPa to the upper troposphere
 NOISE = bumps((0.0, 0.45, 0.95, 1.55, 2.25, 3.1), (0.35, 0.42, 0.48, 0.52, 0.6, 0.7))
-_SYNOPTIC = tilted((1.0, -0.1, 1.5, 0.8), _SYNOPTIC_TILT)
+_SYNOPTIC = tilted((1.0, -0.1, 1.45, 0.72), _SYNOPTIC_TILT)
 _PLANETARY = tilted((1.5, 0.0, 2.6, 1.5), 0.5)
 BALANCED = Structure.beside([NOISE, _SYNOPTIC, _PLANETARY])
 # Continents through the season, continents through the day, air masses.

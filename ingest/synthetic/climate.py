@@ -62,7 +62,7 @@ _PRESSURE_JULY_HPA = np.array(
 
 # Relative humidity on the thirteen levels, 50 to 1000 hPa, before the shape in latitude.
 _RELATIVE_HUMIDITY = np.array(
-    [0.0, 0.03, 0.13, 0.28, 0.36, 0.40, 0.41, 0.42, 0.45, 0.52, 0.70, 0.77, 0.75]
+    [0.0, 0.03, 0.12, 0.29, 0.36, 0.40, 0.41, 0.42, 0.45, 0.52, 0.70, 0.77, 0.75]
 )
 _DRY_WEIGHT = np.array([0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.8, 0.8, 0.7, 0.45, 0.2, 0.05])
 STRATOSPHERIC_HUMIDITY = 2.8e-6  # kg kg-1
@@ -101,7 +101,7 @@ def relative_humidity(latitude: Float64, season: float) -> Float64:
     moist = np.exp(-((distance / 9.0) ** 2))
     shape = 1.0 + _DRY_WEIGHT[:, None] * (0.5 * moist - 0.55 * dry)
     tropopause = 105.0 + 165.0 * np.sin(np.radians(latitude)) ** 4
-    below = 0.5 * (1.0 + np.tanh((LEVEL_HPA[:, None] - tropopause - 30.0) / 40.0))
+    below = 0.5 * (1.0 + np.tanh((LEVEL_HPA[:, None] - tropopause - 30.0) / 28.0))
     return _RELATIVE_HUMIDITY[:, None] * shape * below
 
 

@@ -22,7 +22,7 @@ from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.files import write_atomic, write_json_atomic
 
 # Raise it whenever the same recipe would give other bytes: existing trees are then written anew.
-GENERATOR = 2
+GENERATOR = 3
 
 _NEEDED_BYTES = 120_000_000  # of free disk per file, with all decoys
 _SOURCE = Source("mirror", "mirror:/")

@@ -25,7 +25,7 @@ _DAY_S = 86_400.0
 # Streamfunction noise, one pattern per bump of `atmosphere.NOISE`: rms wind in m/s.
 NOISE_WIND = (2.6, 4.8, 6.6, 9.0, 4.6, 3.0)
 _NOISE_PEAK = 9.0  # total wavenumber where the noise spectrum turns over
-_NOISE_DRIFT = 8.0  # m/s at the equator, eastward solid rotation
+_NOISE_DRIFT = 6.5  # m/s at the equator, eastward solid rotation
 # Omega noise, one pattern per structure: rms in Pa/s.
 OMEGA_NOISE = (0.21, 0.06, 0.03, 0.10)
 AIR_MASS_K = 0.9  # rms of temperature anomalies that carry no wind: the weather of the tropics
@@ -170,7 +170,7 @@ class Weather:
         spectrum = streamfunction_spectrum(gauss.degree)
         per_wind = np.sqrt(spectrum.sum())
         self._rotation = RedNoise(
-            [seed, 21], spectrum, tuple(per_wind * wind for wind in NOISE_WIND), 14.0
+            [seed, 21], spectrum, tuple(per_wind * wind for wind in NOISE_WIND), 20.0
         )
         self._air_mass = RedNoise([seed, 23], spectrum, (AIR_MASS_K,), 14.0)
         lifting = omega_spectrum(gauss.degree)

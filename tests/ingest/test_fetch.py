@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from ingest.decode import read_headers
-from ingest.fetch import DATA, INDEX, MANIFEST, fetch_analysis, is_ready, wait_until_ready
+from ingest.fetch import DATA, INDEX, MANIFEST, fetch_analysis, is_ready
 from ingest.sources import Source, analysis_files
 from ingest.transfer import TransferPolicy
 from mosaic_core.contract.artifacts import FetchManifest
-from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
 
 GRIB, IDX = "fc.grib2", "fc.index"
@@ -317,34 +316,3 @@ def test_two_fetchers_of_one_folder_take_turns(cycle, mirror, upload, tmp_path, 
 def test_forecast_steps_are_fetched_too(cycle, mirror, make_upload, tmp_path, policy) -> None:
     mirror.serve(make_upload(cycle, step=6))
     assert "-6h-oper-fc" in fetched(cycle, mirror, tmp_path, policy, step=6).data_url
-
-
-def test_waiting_takes_the_first_source_that_is_complete(cycle, mirror, upload, policy) -> None:
-    empty = Source("empty", f"{mirror.root}/elsewhere")
-    found = wait_until_ready(
-        cycle, [empty, mirror.source], deadline=datetime.now(UTC) + timedelta(seconds=5),
-        poll_seconds=0.05, policy=policy,
-    )  # fmt: skip
-    assert found.name == "test"
-
-
-def test_waiting_goes_on_until_it_appears(cycle, mirror, make_upload, policy) -> None:
-    upload = make_upload(cycle)
-    appear = threading.Timer(0.3, mirror.serve, [upload])
-    appear.start()
-    deadline = datetime.now(UTC) + timedelta(seconds=20)
-    wait_until_ready(cycle, [mirror.source], deadline=deadline, poll_seconds=0.1, policy=policy)
-    appear.join()
-
-
-def test_waiting_ends_at_the_deadline_with_each_answer(cycle, mirror, policy) -> None:
-    deadline = datetime.now(UTC) + timedelta(seconds=0.3)
-    with pytest.raises(NotYetAvailable, match=r"test: not there .HTTP 404"):
-        wait_until_ready(cycle, [mirror.source], deadline=deadline, poll_seconds=0.1, policy=policy)
-
-
-def test_waiting_ends_at_once_where_nothing_can_come(policy) -> None:
-    old = Cycle.parse("2024-02-10T00Z")
-    deadline = datetime.now(UTC) + timedelta(hours=1)
-    with pytest.raises(SourceError, match="lack fields"):
-        wait_until_ready(old, [Source("x", "http://127.0.0.1:9")], deadline=deadline, policy=policy)
