@@ -71,6 +71,8 @@ _TRADE_CORIOLIS = 4e-5  # s-1, keeps the wind of the heat lows regular at the eq
 _LAPSE = 5.8e-3  # K m-1 between sea level and the model's ground
 _DAILY_RANGE_K = 6.0  # half the range of 2 m temperature over dry land at the equator
 _LATE_HOUR = 14.5  # local hour of the warmest 2 m temperature
+# How much relative humidity follows ascent and filaments, 50 to 1000 hPa.
+_RESPONSE = (0.3, 0.3, 0.3, 0.8, *(1.0,) * 6, 0.3, 0.25, 0.25)
 _TIDE = 75.0  # m2 s-2, semidiurnal tide of the equator, about 0.9 hPa
 _TIDE_HOUR = 10.0  # local hour of its maximum
 _ROWS_AT_ONCE = 48  # rows of all levels that stay in the processor's cache
@@ -282,7 +284,7 @@ class Atmosphere:
         mu = np.sin(np.radians(self.grid.latitude))[:, None].astype(np.float32)
         driest = np.float32(climate.STRATOSPHERIC_HUMIDITY) * (0.86 + 0.4 * mu**2 + 0.1 * ascent)
         for level, pressure in enumerate(LEVEL_HPA):
-            wetter = 1.0 + ascent * (1.0 if pressure < 800 else 0.25)
+            wetter = 1.0 + ascent * _RESPONSE[level]
             wet = relative[level][:, None] * wetter
             wet += core * (0.92 - wet) * (pressure > 220.0)
             np.clip(wet, 0.0, 1.0, out=wet)

