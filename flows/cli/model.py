@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.settings import load_settings
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -44,8 +46,8 @@ VARIANT = click.argument("variant", type=click.Choice(["era5", "hres"]))
 DIRECTORY = click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("weights"),
-    show_default=True,
+    default=lambda: load_settings().weights,
+    show_default="the weights of the settings",
     help="Where the files are kept.",
 )
 UNPICKLE = click.option(
