@@ -1,15 +1,24 @@
-"""SwiGLU with noise as the epilogue of its projection: any GPU, any size."""
+"""SwiGLU with noise as the epilogue of its projection: the Hopper kernel or one for any GPU.
+
+Gate and value rows of the weight alternate in groups, so that one tile of it makes both halves of
+an output tile.
+"""
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels.devices import describe
+
+GROUP = 128  # rows of W1, then the same of W3: the output tile of the Hopper kernel
+
 
 @triton.jit
 def _swiglu(
-    x, w, scale, bias, out, rows, hidden, depth, tokens, bias_stride,
+    x, w, scale, bias, out, rows, hidden, depth, tokens, bias_stride, group,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, BAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -22,8 +31,9 @@ def _swiglu(
     wide = lines.to(tl.int64)
     steps = tl.arange(0, STEP)
     x_at = x + wide[:, None] * depth + steps[None, :]
-    gate_at = w + columns[None, :].to(tl.int64) * depth + steps[:, None]
-    value_at = gate_at + hidden.to(tl.int64) * depth
+    gate_rows = (columns // group * (2 * group) + columns % group).to(tl.int64)
+    gate_at = w + gate_rows[None, :] * depth + steps[:, None]
+    value_at = gate_at + group * depth
     gate = tl.zeros([ROWS, COLUMNS], tl.float32)
     value = tl.zeros([ROWS, COLUMNS], tl.float32)
     row_in, column_in = (lines < rows)[:, None], (columns < hidden)[None, :]
@@ -43,7 +53,38 @@ def _swiglu(
     tl.store(to, result.to(out.dtype.element_ty), mask=row_in & column_in)
 
 
+def interleave(w13: Tensor) -> Tensor:
+    """[W1; W3] (2 hidden, depth) with the rows of both alternating in groups of `_group`."""
+    gate, value = (part.unflatten(0, (-1, _group(w13))) for part in w13.chunk(2))
+    return torch.stack([gate, value], dim=1).flatten(0, 2)
+
+
+def _group(w13: Tensor) -> int:
+    hidden = w13.shape[0] // 2
+    return GROUP if hidden % GROUP == 0 else hidden
+
+
 def swiglu(
+    x: Tensor, w13: Tensor, scale: Tensor, bias: Tensor, *, tokens: int, out: Tensor
+) -> Tensor:
+    """silu(s x W1^T + bias) * (s x W3^T) into `out` (rows, hidden), s the scale of the row.
+
+    x (rows, depth), w13 as `interleave` makes it, `scale` (rows,) float32, `bias` (member,
+    hidden) float32 with any row stride; `tokens` rows make a member.
+    """
+    device = describe(x.device)
+    if device.hopper:
+        from mosaic_core.attention.kernels import hopper_linear
+
+        if hopper_linear.fits(x, w13, tokens):
+            return hopper_linear.launch(
+                x, w13, scale, bias, tokens=tokens, out=out, processors=device.processors,
+                tuning=hopper_linear.Tuning(),
+            )
+    return portable_swiglu(x, w13, scale, bias, tokens=tokens, out=out)
+
+
+def portable_swiglu(
     x: Tensor,
     w13: Tensor,
     scale: Tensor,
@@ -52,20 +93,16 @@ def swiglu(
     tokens: int,
     out: Tensor,
     tile: tuple[int, int, int] = (128, 64, 64),
-    warps: int = 8,
+    warps: int = 4,
     stages: int = 3,
 ) -> Tensor:
-    """silu(s x W1^T + bias) * (s x W3^T) into `out` (rows, hidden), s the scale of the row.
-
-    x (rows, depth), w13 = [W1; W3] (2 hidden, depth), `scale` (rows,) float32, `bias` (member,
-    hidden) any row stride; `tokens` rows make a member.
-    """
+    """`swiglu` on any GPU; `tile` (rows, columns, depth) to `stages` change no value."""
     rows, depth = x.shape
     hidden = w13.shape[0] // 2
     row_tile, column_tile, step = tile
     grid = (triton.cdiv(rows, row_tile) * triton.cdiv(hidden, column_tile),)
     _swiglu[grid](
-        x, w13, scale, bias, out, rows, hidden, depth, tokens, bias.stride(0),
+        x, w13, scale, bias, out, rows, hidden, depth, tokens, bias.stride(0), _group(w13),
         row_tile, column_tile, step, 8, "ieee", num_warps=warps, num_stages=stages,
     )
     return out

@@ -33,7 +33,7 @@ SWIZZLED = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, ran
 class Tuning:
     """How the work is cut: consumers, keys of a tile, ring slots; no value depends on it.
 
-    `units` consumers take 64 query rows each (2 = one head, 4 = two heads of a key head);
+    `units` consumers (2 to 4) take 64 query rows of a head each, on the same keys;
     `overlap` starts the next scores before this tile's exponentials; `mixed` computes one
     exponential in four without the special-function units.
     """
@@ -180,91 +180,129 @@ def _gates(gates, rows, head, stride):
 
 @gluon.jit
 def _place(tile, blocks, kv_heads, GROUP: gl.constexpr, UNITS: gl.constexpr):
-    """Tile number -> (member, key head, query block, first query head).
+    """Tile number -> (member, key head, query block, first unit).
 
-    Neighbouring tiles share their key head, so that its keys and values stay in the L2 cache.
+    The 2 GROUP units of a query block and key head are two halves of the block for each query
+    head. Neighbouring tiles share their key head: its keys and values stay in the L2 cache.
     """
-    parts: gl.constexpr = GROUP // (UNITS // 2)
-    part = tile % parts
+    parts: gl.constexpr = (2 * GROUP + UNITS - 1) // UNITS
     block = (tile // parts) % blocks
     kv_head = (tile // (parts * blocks)) % kv_heads
     member = tile // (parts * blocks * kv_heads)
-    return member, kv_head, block, kv_head * GROUP + part * (UNITS // 2)
+    return member, kv_head, block, tile % parts * UNITS
+
+
+@gluon.jit
+def _drain(ready, empty, slot, phase, count, SLOTS: gl.constexpr):
+    """Let `count` key and value tiles pass without work."""
+    k_ready, v_ready = ready
+    k_empty, v_empty = empty
+    for _ in range(count):
+        mbarrier.wait(k_ready.index(slot), phase)
+        mbarrier.arrive(k_empty.index(slot), count=1)
+        mbarrier.wait(v_ready.index(slot), phase)
+        mbarrier.arrive(v_empty.index(slot), count=1)
+        slot, phase = _next(slot, phase, SLOTS)
+    return slot, phase
+
+
+@gluon.jit
+def _unit(
+    q_smem, held, smem, bars, work, first_row, block_id, head, slot, phase,
+    GROUP: gl.constexpr, KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
+    MIXED: gl.constexpr,
+):
+    """64 rows of one head: both streams of keys, the gates, the result. -> ring state."""
+    out_desc, gates, block_out, kv_heads, local_blocks, listed, gate_stride, scale = work
+    k_smem, v_smem = smem
+    k_ready, k_empty, v_ready, v_empty = bars
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    per_block: gl.constexpr = 128 // KEYS
+    local, inverse, slot, phase = _attend(
+        q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
+        local_blocks * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
+    )
+    rows = first_row + gl.arange(0, 64, gl.SliceLayout(1, layout))
+    gate, _compressed, _selected = _gates(gates, rows, head, gate_stride)
+    held.store((local * gl.expand_dims(gate * inverse, 1)).to(held.dtype))  # frees registers
+    selected, inverse, slot, phase = _attend(
+        q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
+        listed * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
+    )
+    columns = gl.arange(0, 64, gl.SliceLayout(0, layout))
+    at = block_out + (block_id.to(gl.int64) * (kv_heads * GROUP) + head) * 64 + columns
+    compressed = gl.expand_dims(gl.load(at).to(gl.float32), 0)
+    _local, gate, other = _gates(gates, rows, head, gate_stride)
+    total = selected * gl.expand_dims(other * inverse, 1)
+    total += gl.expand_dims(gate, 1) * compressed + held.load(layout).to(gl.float32)
+    q_smem.store(total.to(q_smem.dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(out_desc, [first_row, head * 64], q_smem)
+    tma.store_wait(0)
+    return slot, phase
 
 
 @gluon.jit
 def _consume(
-    unit: gl.constexpr, smem, bars, work,
-    GROUP: gl.constexpr, UNITS: gl.constexpr,
-    KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr, MIXED: gl.constexpr,
+    consumer: gl.constexpr, smem, bars, places, work,
+    GROUP: gl.constexpr, UNITS: gl.constexpr, KEYS: gl.constexpr, SLOTS: gl.constexpr,
+    OVERLAP: gl.constexpr, MIXED: gl.constexpr,
 ):
-    """Consumer `unit`: rows 64 (unit % 2) .. + 63 of each query block, its head unit // 2."""
-    out_desc, gates, block_out, tiles, blocks, kv_heads, local_blocks, listed, gate_stride, scale = (
-        work
-    )
-    q_all, k_smem, v_smem = smem
+    """One consumer: its unit of every tile of this program."""
+    tiles, blocks, kv_heads = places
+    local_blocks = work[4]
+    listed = work[5]
+    q_all, held_all, k_smem, v_smem = smem
     q_ready, q_empty, k_ready, k_empty, v_ready, v_empty = bars
-    out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
-    columns = gl.arange(0, 64, gl.SliceLayout(0, out_layout))
-    per_block: gl.constexpr = 128 // KEYS
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     q_slot = gl.to_tensor(0)
     q_phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
-        member, kv_head, block, head0 = _place(tile, blocks, kv_heads, GROUP, UNITS)
-        head = head0 + unit // 2
+        member, kv_head, block, unit = _place(tile, blocks, kv_heads, GROUP, UNITS)
+        unit += consumer
         block_id = member * blocks + block
-        first_row = block_id * 128 + 64 * (unit % 2)
-        rows = first_row + gl.arange(0, 64, gl.SliceLayout(1, out_layout))
-        q_smem = q_all.index(q_slot * UNITS + unit)
         mbarrier.wait(q_ready.index(q_slot), q_phase)
-        local, inverse, slot, phase = _attend(
-            q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
-            local_blocks * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
-        )
-        gate, unused, other = _gates(gates, rows, head, gate_stride)
-        mixed = (local * gl.expand_dims(gate * inverse, 1)).to(q_smem.dtype)
-        selected, inverse, slot, phase = _attend(
-            q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
-            listed * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
-        )
-        at = block_out + (block_id.to(gl.int64) * (kv_heads * GROUP) + head) * 64 + columns
-        compressed = gl.expand_dims(gl.load(at).to(gl.float32), 0)
-        unused, gate, other = _gates(gates, rows, head, gate_stride)
-        total = selected * gl.expand_dims(other * inverse, 1)
-        total += gl.expand_dims(gate, 1) * compressed + mixed.to(gl.float32)
-        q_smem.store(total.to(q_smem.dtype))
-        fence_async_shared()
-        tma.async_copy_shared_to_global(out_desc, [first_row, head * 64], q_smem)
-        tma.store_wait(0)
+        if unit < 2 * GROUP:
+            slot, phase = _unit(
+                q_all.index(q_slot * UNITS + consumer), held_all.index(consumer),
+                (k_smem, v_smem), (k_ready, k_empty, v_ready, v_empty), work,
+                block_id * 128 + 64 * (unit % 2), block_id, kv_head * GROUP + unit // 2,
+                slot, phase, GROUP, KEYS, SLOTS, OVERLAP, MIXED,
+            )
+        else:
+            slot, phase = _drain(
+                (k_ready, v_ready), (k_empty, v_empty), slot, phase,
+                (local_blocks + listed) * (128 // KEYS), SLOTS,
+            )
         mbarrier.arrive(q_empty.index(q_slot), count=1)
         q_slot, q_phase = _next(q_slot, q_phase, 2)
 
 
 @gluon.jit
 def _produce(
-    smem, bars, feed,
-    GROUP: gl.constexpr, UNITS: gl.constexpr,
-    KEYS: gl.constexpr, SLOTS: gl.constexpr,
+    smem, bars, places, feed,
+    GROUP: gl.constexpr, UNITS: gl.constexpr, KEYS: gl.constexpr, SLOTS: gl.constexpr,
 ):
     """Copy each tile's queries, then its key and value tiles in order: local, then listed."""
-    q_desc, k_desc, v_desc, selection, tiles, blocks, kv_heads, local_blocks, listed = feed
-    q_all, k_smem, v_smem = smem
+    tiles, blocks, kv_heads = places
+    q_desc, k_desc, v_desc, selection, local_blocks, listed = feed
+    q_all, _held, k_smem, v_smem = smem
     q_ready, q_empty, k_ready, k_empty, v_ready, v_empty = bars
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     q_slot = gl.to_tensor(0)
     q_phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
-        member, kv_head, block, head0 = _place(tile, blocks, kv_heads, GROUP, UNITS)
+        member, kv_head, block, first_unit = _place(tile, blocks, kv_heads, GROUP, UNITS)
         row0 = (member * blocks + block) * 128
         mbarrier.wait(q_empty.index(q_slot), q_phase ^ 1)
         mbarrier.expect(q_ready.index(q_slot), UNITS * 64 * 64 * 2)
-        for unit in gl.static_range(UNITS):
+        for consumer in gl.static_range(UNITS):
+            unit = gl.minimum(first_unit + consumer, 2 * GROUP - 1)
             tma.async_copy_global_to_shared(
-                q_desc, [row0 + 64 * (unit % 2), (head0 + unit // 2) * 64],
-                q_ready.index(q_slot), q_all.index(q_slot * UNITS + unit),
+                q_desc, [row0 + 64 * (unit % 2), (kv_head * GROUP + unit // 2) * 64],
+                q_ready.index(q_slot), q_all.index(q_slot * UNITS + consumer),
             )
         q_slot, q_phase = _next(q_slot, q_phase, 2)
         list_at = ((member * kv_heads + kv_head).to(gl.int64) * blocks + block) * listed
@@ -279,14 +317,12 @@ def _produce(
                 mbarrier.wait(k_empty.index(slot), phase ^ 1)
                 mbarrier.expect(k_ready.index(slot), KEYS * 64 * 2)
                 tma.async_copy_global_to_shared(
-                    k_desc, [row, kv_head * 64],
-                    k_ready.index(slot), k_smem.index(slot),
+                    k_desc, [row, kv_head * 64], k_ready.index(slot), k_smem.index(slot)
                 )
                 mbarrier.wait(v_empty.index(slot), phase ^ 1)
                 mbarrier.expect(v_ready.index(slot), KEYS * 64 * 2)
                 tma.async_copy_global_to_shared(
-                    v_desc, [row, kv_head * 64],
-                    v_ready.index(slot), v_smem.index(slot),
+                    v_desc, [row, kv_head * 64], v_ready.index(slot), v_smem.index(slot)
                 )
                 slot, phase = _next(slot, phase, SLOTS)
 
@@ -302,7 +338,7 @@ def fused_attention(
     KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr, MIXED: gl.constexpr,
     CONSUMER_REGISTERS: gl.constexpr,
 ):
-    """All three branches, gated and summed, for tiles of one query block and UNITS / 2 heads.
+    """All three branches, gated and summed, for tiles of UNITS x 64 rows of one query block.
 
     Rows are (member, token) flattened, columns head * 64. q_desc and out_desc have boxes of
     64 x 64, k_desc and v_desc of KEYS x 64. gates (row, heads x 3) are logits with `gate_stride`
@@ -313,6 +349,7 @@ def fused_attention(
     dtype: gl.constexpr = q_desc.dtype
     barrier: gl.constexpr = mbarrier.MBarrierLayout()
     q_all = gl.allocate_shared_memory(dtype, [2 * UNITS, 64, 64], q_desc.layout)
+    held_all = gl.allocate_shared_memory(dtype, [UNITS, 64, 64], q_desc.layout)
     k_smem = gl.allocate_shared_memory(dtype, [SLOTS, KEYS, 64], k_desc.layout)
     v_smem = gl.allocate_shared_memory(dtype, [SLOTS, KEYS, 64], k_desc.layout)
     q_ready = gl.allocate_shared_memory(gl.int64, [2, 1], barrier)
@@ -331,31 +368,40 @@ def fused_attention(
         mbarrier.init(v_empty.index(slot), count=UNITS)
     fence_async_shared()
 
-    smem = (q_all, k_smem, v_smem)
+    smem = (q_all, held_all, k_smem, v_smem)
     bars = (q_ready, q_empty, k_ready, k_empty, v_ready, v_empty)
-    work = (
-        out_desc, gates, block_out, tiles, blocks, kv_heads, local_blocks, listed, gate_stride,
-        scale,
-    )
-    feed = (q_desc, k_desc, v_desc, selection, tiles, blocks, kv_heads, local_blocks, listed)
+    places = (tiles, blocks, kv_heads)
+    work = (out_desc, gates, block_out, kv_heads, local_blocks, listed, gate_stride, scale)
+    feed = (q_desc, k_desc, v_desc, selection, local_blocks, listed)
     if UNITS == 2:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_produce, (smem, bars, feed, GROUP, UNITS, KEYS, SLOTS)),
+                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_produce, (smem, bars, places, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 1],
             [CONSUMER_REGISTERS, 24],
         )
+    elif UNITS == 3:
+        gl.warp_specialize(
+            [
+                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (2, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_produce, (smem, bars, places, feed, GROUP, UNITS, KEYS, SLOTS)),
+            ],
+            [4, 4, 1],
+            [CONSUMER_REGISTERS, CONSUMER_REGISTERS, 24],
+        )
     else:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (2, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (3, smem, bars, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_produce, (smem, bars, feed, GROUP, UNITS, KEYS, SLOTS)),
+                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (2, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (3, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_produce, (smem, bars, places, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 4, 4, 1],
             [CONSUMER_REGISTERS, CONSUMER_REGISTERS, CONSUMER_REGISTERS, 24],
@@ -409,7 +455,8 @@ def launch(
     """
     members, tokens, heads, _ = q.shape
     kv_heads, blocks = k.shape[2], tokens // BLOCK
-    tiles = members * blocks * heads * 2 // tuning.units
+    parts = -(-2 * heads // kv_heads // tuning.units)
+    tiles = members * blocks * kv_heads * parts
     fused_attention[(min(processors, tiles),)](
         _matrix(q, 64), _matrix(k, tuning.keys), _matrix(v, tuning.keys), _matrix(out, 64),
         gates, block_out, selection, tiles, blocks, kv_heads, local_block // BLOCK,

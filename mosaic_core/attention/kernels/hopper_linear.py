@@ -55,8 +55,8 @@ def _place(tile, row_tiles, column_tiles, BAND: gl.constexpr):
 
 @gluon.jit
 def _produce(smem, bars, feed, STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr):
-    x_desc, w_desc, row_tiles, column_tiles, hidden, depth = feed
-    x_smem, gate_smem, value_smem = smem
+    x_desc, w_desc, row_tiles, column_tiles, depth = feed
+    x_smem, w_smem = smem
     ready, empty = bars
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
@@ -72,10 +72,7 @@ def _produce(smem, bars, feed, STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl
                     x_smem.index(slot * 2 + half),
                 )
             tma.async_copy_global_to_shared(
-                w_desc, [column_tile * 128, start], bar, gate_smem.index(slot)
-            )
-            tma.async_copy_global_to_shared(
-                w_desc, [hidden + column_tile * 128, start], bar, value_smem.index(slot)
+                w_desc, [column_tile * 256, start], bar, w_smem.index(slot)
             )
             slot, phase = _next(slot, phase, SLOTS)
 
@@ -86,9 +83,10 @@ def _consume(
     STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr,
 ):
     out_desc, row_scale, bias, row_tiles, column_tiles, depth, tokens, bias_stride = work
-    x_smem, gate_smem, value_smem = smem
+    x_smem, w_smem = smem
     ready, empty = bars
     staging = out_smem.index(half)
+    wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 16])
     columns = gl.arange(0, 128, gl.SliceLayout(0, layout))
     lines = gl.arange(0, 64, gl.SliceLayout(1, layout))
@@ -97,24 +95,21 @@ def _consume(
     for tile in range(gl.program_id(0), row_tiles * column_tiles, gl.num_programs(0)):
         row_tile, column_tile = _place(tile, row_tiles, column_tiles, BAND)
         first_row = row_tile * 128 + half * 64
-        gate = gl.zeros([64, 128], gl.float32, layout)
-        value = gl.zeros([64, 128], gl.float32, layout)
+        both = gl.zeros([64, 256], gl.float32, wide)
         for start in range(0, depth, STEP):
             mbarrier.wait(ready.index(slot), phase)
-            x = x_smem.index(slot * 2 + half)
-            gate = warpgroup_mma(
-                x, gate_smem.index(slot).permute((1, 0)), gate, is_async=True
-            )
-            value = warpgroup_mma(
-                x, value_smem.index(slot).permute((1, 0)), value, is_async=True
-            )
-            gate, value = warpgroup_mma_wait(2, deps=(gate, value))
+            w = w_smem.index(slot).permute((1, 0))
+            both = warpgroup_mma(x_smem.index(slot * 2 + half), w, both, is_async=True)
+            both = warpgroup_mma_wait(1, deps=(both,))
             before = gl.where(slot == 0, SLOTS, slot) - 1
             mbarrier.arrive(empty.index(before), count=1, pred=start > 0)
             slot, phase = _next(slot, phase, SLOTS)
-        gate, value = warpgroup_mma_wait(0, deps=(gate, value))
+        both = warpgroup_mma_wait(0, deps=(both,))
         mbarrier.arrive(empty.index(gl.where(slot == 0, SLOTS, slot) - 1), count=1)
 
+        gate, value = gl.split(both.reshape([64, 2, 128]).permute((0, 2, 1)))
+        gate = gl.convert_layout(gate, layout)  # the registers are in place already
+        value = gl.convert_layout(value, layout)
         scale = gl.expand_dims(gl.load(row_scale + first_row + lines), 1)
         member = first_row // tokens
         shift = gl.load(bias + member.to(gl.int64) * bias_stride + column_tile * 128 + columns)
@@ -127,27 +122,27 @@ def _consume(
     tma.store_wait(0)
 
 
-SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "hidden", "depth", "tokens", "bias_stride"]
+SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "tokens", "bias_stride"]
 
 
 @gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
 def swiglu(
     x_desc, w_desc, out_desc, row_scale, bias,
-    row_tiles, column_tiles, hidden, depth, tokens, bias_stride,
+    row_tiles, column_tiles, depth, tokens, bias_stride,
     STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr,
     CONSUMER_REGISTERS: gl.constexpr,
 ):
     """out = silu(s x W1^T + bias) * (s x W3^T), s the scale of the row.
 
-    x (row, depth) in boxes of 64 x STEP, w = [W1; W3] (2 hidden, depth) in boxes of 128 x STEP,
+    x (row, depth) in boxes of 64 x STEP; w (2 hidden, depth), 128 rows of W1 and the same 128 of
+    W3 by turns, in boxes of 256 x STEP;
     out (row, hidden) in boxes of 64 x 128; row_scale (row,) float32, bias (member, hidden), where
     `tokens` rows make a member. Rows and hidden are multiples of 128, depth of STEP.
     """
     dtype: gl.constexpr = x_desc.dtype
     barrier: gl.constexpr = mbarrier.MBarrierLayout()
     x_smem = gl.allocate_shared_memory(dtype, [2 * SLOTS, 64, STEP], x_desc.layout)
-    gate_smem = gl.allocate_shared_memory(dtype, [SLOTS, 128, STEP], w_desc.layout)
-    value_smem = gl.allocate_shared_memory(dtype, [SLOTS, 128, STEP], w_desc.layout)
+    w_smem = gl.allocate_shared_memory(dtype, [SLOTS, 256, STEP], w_desc.layout)
     out_smem = gl.allocate_shared_memory(dtype, [2, 64, 128], out_desc.layout)
     ready = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
     empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
@@ -155,10 +150,10 @@ def swiglu(
         mbarrier.init(ready.index(slot), count=1)
         mbarrier.init(empty.index(slot), count=2)
     fence_async_shared()
-    smem = (x_smem, gate_smem, value_smem)
+    smem = (x_smem, w_smem)
     bars = (ready, empty)
     work = (out_desc, row_scale, bias, row_tiles, column_tiles, depth, tokens, bias_stride)
-    feed = (x_desc, w_desc, row_tiles, column_tiles, hidden, depth)
+    feed = (x_desc, w_desc, row_tiles, column_tiles, depth)
     gl.warp_specialize(
         [
             (_consume, (0, smem, bars, out_smem, work, STEP, SLOTS, BAND)),
@@ -203,8 +198,8 @@ def launch(
     hidden = w13.shape[0] // 2
     tiles = (rows // TILE) * (hidden // TILE)
     swiglu[(min(processors, tiles),)](
-        _boxes(x, 64, STEP), _boxes(w13, TILE, STEP), _boxes(out, 64, TILE), scale, bias,
-        rows // TILE, hidden // TILE, hidden, depth, tokens, bias.stride(0),
+        _boxes(x, 64, STEP), _boxes(w13, 2 * TILE, STEP), _boxes(out, 64, TILE), scale, bias,
+        rows // TILE, hidden // TILE, depth, tokens, bias.stride(0),
         STEP, tuning.slots, tuning.band, tuning.registers, num_warps=4,
     )
     return out

@@ -19,7 +19,7 @@ def _gather(
     head_dim, HEAD_DIM: tl.constexpr, NEIGHBORS: tl.constexpr, HEADS: tl.constexpr,
 ):
     target = tl.program_id(0)
-    member = tl.program_id(1).to(tl.int64)
+    member = tl.program_id(2).to(tl.int64)
     near = tl.arange(0, NEIGHBORS)
     known = near < neighbors
     source = tl.load(indices + target.to(tl.int64) * neighbors + near, mask=known, other=0)
@@ -29,8 +29,13 @@ def _gather(
     x = tl.load(at, mask=known, other=0.0) * factor
     y = tl.load(at + 1, mask=known, other=0.0) * factor
     z = tl.load(at + 2, mask=known, other=0.0) * factor
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     elements = tl.arange(0, HEAD_DIM)
-    head = tl.arange(0, HEADS)
+    columns = head[:, None] * head_dim + elements[None, :]
+    real = (head < heads)[:, None] & (elements < head_dim)[None, :]
+    values_at = projected + row[:, None, None] * width + columns[None, :, :]
+    values = tl.load(values_at, mask=known[:, None, None] & real[None, :, :], other=0.0)
+
     inside = known[:, None] & (head < heads)[None, :]
     folded = projected + row[:, None] * width + heads * head_dim + head[None, :] * 3
     logits = tl.load(folded, mask=inside, other=0.0).to(tl.float32) * x[:, None]
@@ -39,16 +44,9 @@ def _gather(
     logits = tl.where(known[:, None], logits, float("-inf"))
     p = tl.exp2(logits - tl.max(logits, axis=0)[None, :])
     weights = p / tl.sum(p, axis=0)[None, :] * factor[:, None]
-
-    for group in range(0, heads):
-        weight = tl.sum(tl.where((head == group)[None, :], weights, 0.0), axis=1)
-        columns = group * head_dim + elements
-        values_at = projected + row[:, None] * width + columns[None, :]
-        real = known[:, None] & (elements < head_dim)[None, :]
-        values = tl.load(values_at, mask=real, other=0.0).to(tl.float32)
-        total = tl.sum(values * weight[:, None], axis=0)
-        to = out + (member * targets + target) * (heads * head_dim) + columns
-        tl.store(to, total.to(out.dtype.element_ty), mask=elements < head_dim)
+    total = tl.sum(values.to(tl.float32) * weights[:, :, None], axis=0)
+    to = out + (member * targets + target) * (heads * head_dim) + columns
+    tl.store(to, total.to(out.dtype.element_ty), mask=real)
 
 
 def interpolate(
@@ -70,10 +68,11 @@ def interpolate(
     members, sources, width = projected.shape
     targets, neighbors = indices.shape
     head_dim = out.shape[2] // heads
-    _gather[(targets, members)](
+    at_once = min(4, triton.next_power_of_2(heads))
+    _gather[(targets, triton.cdiv(heads, at_once), members)](
         projected, scale, indices, directions, out, sources, targets, neighbors, width, heads,
         head_dim, triton.next_power_of_2(head_dim),
-        triton.next_power_of_2(neighbors), triton.next_power_of_2(heads), num_warps=2,
+        triton.next_power_of_2(neighbors), at_once, num_warps=1,
     )
     return out
 

@@ -1,7 +1,7 @@
 """After the merged projection: norm scale, rotary embedding and block means in one pass.
 
-One program owns one sparse block of tokens and finishes every head of it in place. It reads the
-residual rows only for their norm, because the projection was made from rows not yet normed.
+One program owns one sparse block of tokens and finishes some heads of it in place. The projection
+was made from rows not yet normed; their scale comes from `norms.row_scale`.
 """
 
 from __future__ import annotations
@@ -10,25 +10,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+HEADS_AT_ONCE = 6  # of one program: the angles are read once for them
+
 
 @triton.jit(do_not_specialize=["query_heads", "kv_heads"])
 def _finish(
-    x, projected, cos, sin, means, tokens, dim, width, block, eps, query_heads, kv_heads,
-    HEAD_DIM: tl.constexpr, ROTATE: tl.constexpr,
-    BLOCK: tl.constexpr, HALF: tl.constexpr, STEP: tl.constexpr, GATES: tl.constexpr,
+    projected, scale, cos, sin, means, tokens, width, block, query_heads, kv_heads,
+    HEAD_DIM: tl.constexpr, ROTATE: tl.constexpr, BLOCK: tl.constexpr, HALF: tl.constexpr,
+    PART: tl.constexpr, GATES: tl.constexpr,
 ):
     block_id = tl.program_id(0).to(tl.int64)
     lines = tl.arange(0, BLOCK)
     present = lines < block
     rows = block_id * block + lines
-    square = tl.zeros([BLOCK, STEP], tl.float32)
-    for start in range(0, dim, STEP):
-        columns = start + tl.arange(0, STEP)
-        held = present[:, None] & (columns < dim)[None, :]
-        residual = tl.load(x + rows[:, None] * dim + columns[None, :], mask=held, other=0.0)
-        square += residual.to(tl.float32) * residual.to(tl.float32)
-    scale = (1.0 / tl.sqrt(tl.sum(square, axis=1) / dim + eps))[:, None]
-
+    factor = tl.load(scale + rows, mask=present, other=0.0)[:, None]
     pairs = tl.arange(0, HALF)
     elements = tl.arange(0, 2 * HALF)
     real = elements < HEAD_DIM
@@ -39,10 +34,11 @@ def _finish(
         c = tl.load(cos + angle, mask=turning, other=0.0)
         s = tl.load(sin + angle, mask=turning, other=0.0)
     heads = query_heads + 2 * kv_heads
-    for head in range(heads):
+    first = tl.program_id(1) * PART
+    for head in range(first, tl.minimum(first + PART, heads)):
         at = projected + rows[:, None] * width + head * HEAD_DIM + elements[None, :]
         inside = present[:, None] & real[None, :]
-        values = tl.load(at, mask=inside, other=0.0).to(tl.float32) * scale
+        values = tl.load(at, mask=inside, other=0.0).to(tl.float32) * factor
         if ROTATE:
             if head < query_heads + kv_heads:
                 even, odd = tl.split(tl.reshape(values, [BLOCK, HALF, 2]))
@@ -52,17 +48,17 @@ def _finish(
         mean = tl.sum(values, axis=0) / block
         to = means + (block_id * heads + head) * HEAD_DIM + elements
         tl.store(to, mean, mask=real)
-
-    gates = tl.arange(0, GATES)
-    gates_at = projected + rows[:, None] * width + heads * HEAD_DIM + gates[None, :]
-    gated = present[:, None] & (gates < 3 * query_heads)[None, :]
-    logits = tl.load(gates_at, mask=gated, other=0.0).to(tl.float32) * scale
-    tl.store(gates_at, logits.to(projected.dtype.element_ty), mask=gated)
+    if first == 0:
+        gates = tl.arange(0, GATES)
+        gates_at = projected + rows[:, None] * width + heads * HEAD_DIM + gates[None, :]
+        gated = present[:, None] & (gates < 3 * query_heads)[None, :]
+        logits = tl.load(gates_at, mask=gated, other=0.0).to(tl.float32) * factor
+        tl.store(gates_at, logits.to(projected.dtype.element_ty), mask=gated)
 
 
 def finish_projection(
-    x: Tensor,
     projected: Tensor,
+    scale: Tensor,
     rotation: tuple[Tensor, Tensor] | None,
     means: Tensor,
     *,
@@ -71,21 +67,19 @@ def finish_projection(
     head_dim: int,
     tokens: int,
     block: int,
-    eps: float,
 ) -> None:
     """Scale, rotate and average `projected` (rows, width) in place.
 
-    Its columns are query, key and value heads, then the 3 x heads gate logits, made from the
-    residual rows x (rows, dim) without their norm. `rotation` is (cos, sin), each
+    Its columns are query, key and value heads, then the 3 x heads gate logits, made from rows
+    without their norm; `scale` (rows,) float32 is that norm. `rotation` is (cos, sin), each
     (tokens, head_dim / 2) float32, for queries and keys. `means` (blocks, heads + 2 kv_heads,
     head_dim) float32 takes the block means of the finished values before rounding.
     """
-    rows, dim = x.shape
-    cos, sin = rotation if rotation is not None else (x, x)
-    step = min(64, triton.next_power_of_2(dim))
-    _finish[(rows // block,)](
-        x, projected, cos, sin, means, tokens, dim, projected.stride(0), block, eps,
-        heads, kv_heads, head_dim, rotation is not None,
-        triton.next_power_of_2(block), triton.next_power_of_2(head_dim) // 2, step,
-        triton.next_power_of_2(3 * heads), num_warps=8, num_stages=1,
+    cos, sin = rotation if rotation is not None else (scale, scale)
+    parts = triton.cdiv(heads + 2 * kv_heads, HEADS_AT_ONCE)
+    _finish[(len(projected) // block, parts)](
+        projected, scale, cos, sin, means, tokens, projected.stride(0), block, heads, kv_heads,
+        head_dim, rotation is not None, triton.next_power_of_2(block),
+        triton.next_power_of_2(head_dim) // 2, HEADS_AT_ONCE, triton.next_power_of_2(3 * heads),
+        num_warps=4, num_stages=1,
     )

@@ -58,9 +58,10 @@ def test_finish_projection(rotated: bool, device: torch.device) -> None:
     means = torch.full((members * tokens // block, heads + 2 * kv_heads, size), float("nan"))
     means = means.to(device)
     turn = (angles.cos().to(device), angles.sin().to(device)) if rotated else None
+    scale = (x.square().mean(dim=1) + EPS).rsqrt().to(device)
     finish_projection(
-        x.to(device),
         projected,
+        scale,
         turn,
         means,
         heads=heads,
@@ -68,7 +69,6 @@ def test_finish_projection(rotated: bool, device: torch.device) -> None:
         head_dim=size,
         tokens=tokens,
         block=block,
-        eps=EPS,
     )
     linear = (rms_norm(x, EPS) @ weight.T).unflatten(0, (members, tokens))
     parts = linear[..., : (heads + 2 * kv_heads) * size].unflatten(-1, (-1, size))
@@ -83,22 +83,22 @@ def test_finish_projection(rotated: bool, device: torch.device) -> None:
     torch.testing.assert_close(means.cpu(), averages, rtol=1e-4, atol=1e-5)
 
 
-def test_swiglu(device: torch.device) -> None:
-    from mosaic_core.attention.kernels.feedforward import swiglu
+@pytest.mark.parametrize("hidden", [40, 256])
+def test_swiglu(hidden: int, device: torch.device) -> None:
+    from mosaic_core.attention.kernels.feedforward import interleave, portable_swiglu
 
-    members, tokens, dim, hidden = 2, 20, 24, 40
+    members, tokens, dim = 2, 20, 24
     x, w13 = draw(members * tokens, dim), draw(2 * hidden, dim, seed=1)
     scale, bias = draw(len(x), seed=2).abs(), draw(members, hidden + 3, seed=3)
     out = torch.full((len(x), hidden), float("nan"), device=device)
-    swiglu(
+    portable_swiglu(
         x.to(device),
-        w13.to(device),
+        interleave(w13).to(device),
         scale.to(device),
         bias.to(device)[:, :hidden],
         tokens=tokens,
         out=out,
         tile=(16, 16, 16),
-        warps=4,
     )
     gate, value = ((x * scale[:, None]) @ w13.T).chunk(2, dim=-1)
     shifted = gate + bias[:, :hidden].repeat_interleave(tokens, dim=0)

@@ -1,0 +1,171 @@
+"""The parameters as the fast engine wants them: merged, folded, narrow, on the device once.
+
+Widths are padded to whole cache lines with zero rows, so that matrix products and kernels load
+16 bytes at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mosaic_core.attention.kernels.feedforward import interleave
+from mosaic_core.attention.kernels.interpolation import fold_keys
+from mosaic_core.model.config import LevelConfig
+from mosaic_core.model.layers import Interpolation
+from mosaic_core.model.mesh import Geometry, Neighbors
+from mosaic_core.model.mosaic import Mosaic
+from mosaic_core.model.transformer import Block
+
+LINE = 64  # elements; 128 bytes in a 16-bit type
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """One transformer block: `projection` = [q; k; v; gates; padding], `w13` interleaved,
+    `bias` its columns of the noise."""
+
+    projection: Tensor
+    out: Tensor
+    w13: Tensor
+    w2: Tensor
+    bias: slice
+
+
+@dataclass(frozen=True)
+class LevelWeights:
+    """The blocks of one stage and its rotary tables (cos, sin)."""
+
+    level: LevelConfig
+    blocks: tuple[BlockWeights, ...]
+    rotation: tuple[Tensor, Tensor] | None
+
+
+@dataclass(frozen=True)
+class InterpolationWeights:
+    """`projection` = [values; folded keys; padding], and the neighbours of every target."""
+
+    heads: int
+    projection: Tensor
+    out: Tensor
+    indices: Tensor
+    directions: Tensor
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of level: its projection and the rows its positions add, for every coarse token."""
+
+    projection: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class FastWeights:
+    """Everything constant. `noise` (all hidden widths, noise_dim) is float32: the biases of all
+    blocks from the standard normal vector in one product."""
+
+    preprocess: tuple[Tensor, Tensor]
+    to_healpix: InterpolationWeights
+    encoders: tuple[LevelWeights, ...]
+    downs: tuple[Change, ...]
+    bottleneck: LevelWeights
+    ups: tuple[Change, ...]
+    decoders: tuple[LevelWeights, ...]
+    to_grid: InterpolationWeights
+    postprocess: tuple[Tensor, Tensor]
+    noise: Tensor
+
+
+class _Builder:
+    """Converts parameters to the device and type, and collects the noise biases in order."""
+
+    def __init__(self, geometry: Geometry, device: torch.device, dtype: torch.dtype) -> None:
+        self.geometry = geometry
+        self.device = device
+        self.dtype = dtype
+        self.biases: list[Tensor] = []
+
+    def narrow(self, *rows: Tensor) -> Tensor:
+        """The tensors one below another, padded to a multiple of LINE rows."""
+        merged = torch.cat([part.detach() for part in rows])
+        missing = -len(merged) % LINE
+        padded = torch.nn.functional.pad(merged, (0, 0, 0, missing)) if len(rows) > 1 else merged
+        return padded.to(self.device, self.dtype).contiguous()
+
+    def block(self, block: Block) -> BlockWeights:
+        attention, ffn = block.attention, block.ffn
+        start = sum(len(bias) for bias in self.biases)
+        self.biases.append(ffn.noise_bias.weight.detach())
+        return BlockWeights(
+            projection=self.narrow(
+                attention.to_q.weight,
+                attention.to_k.weight,
+                attention.to_v.weight,
+                attention.to_strategy_combine_mlp.weight,
+            ),
+            out=self.narrow(attention.to_o.weight),
+            w13=self.narrow(interleave(ffn.w13.weight.detach())),
+            w2=self.narrow(ffn.w2.weight),
+            bias=slice(start, start + len(self.biases[-1])),
+        )
+
+    def level(self, stage: torch.nn.Module, level: LevelConfig, depth: int) -> LevelWeights:
+        rotation = self.geometry.rotations[depth]
+        tables = None
+        if rotation is not None:
+            tables = (rotation.cos.to(self.device), rotation.sin.to(self.device))
+        blocks = tuple(self.block(block) for block in stage.blocks)  # type: ignore[union-attr]
+        return LevelWeights(level, blocks, tables)
+
+    def interpolation(self, layer: Interpolation, neighbors: Neighbors) -> InterpolationWeights:
+        keys, values = layer.to_kv.weight.detach().chunk(2)
+        folded = fold_keys(layer.to_q.weight.detach(), keys, layer.num_heads)
+        return InterpolationWeights(
+            heads=layer.num_heads,
+            projection=self.narrow(values, folded),
+            out=self.narrow(layer.to_o.weight),
+            indices=neighbors.indices.to(self.device, torch.int32),
+            directions=neighbors.directions.to(self.device, torch.float32).contiguous(),
+        )
+
+    def change(self, layer: torch.nn.Module, depth: int) -> Change:
+        offsets = self.geometry.child_positions[depth]
+        weight: Tensor = layer.proj_pos.weight.detach()  # type: ignore[union-attr, assignment]
+        positions = offsets.to(weight.device, torch.float32) @ weight.float().T
+        return Change(
+            self.narrow(layer.proj_x.weight),  # type: ignore[union-attr, arg-type]
+            positions.to(self.device, self.dtype),
+        )
+
+
+@torch.no_grad()
+def fast_weights(model: Mosaic, device: torch.device, dtype: torch.dtype) -> FastWeights:
+    """The parameters and geometry of `model` for an engine on `device`, matrices in `dtype`."""
+    config, geometry = model.config, model.geometry
+    builder = _Builder(geometry, device, dtype)
+    depths = range(len(config.stages))
+    first = torch.nn.functional.pad(model.preprocess[0].weight, (0, -config.features % LINE))
+    encoders = tuple(builder.level(model.encoder_stages[d], config.stages[d], d) for d in depths)
+    bottleneck = builder.level(model.bottleneck, config.bottleneck, len(depths))
+    upward = list(enumerate(reversed(depths)))
+    decoders = tuple(builder.level(model.decoder_stages[i], config.stages[d], d) for i, d in upward)
+    to_noise = model.noise_generator.to_noise.weight.double()
+    noise = torch.cat(builder.biases).double() @ to_noise
+    return FastWeights(
+        preprocess=(builder.narrow(first), builder.narrow(model.preprocess[3].weight)),
+        to_healpix=builder.interpolation(model.interp_to_hp, geometry.to_healpix),
+        encoders=encoders,
+        downs=tuple(builder.change(model.downsample_layers[d], d) for d in depths),
+        bottleneck=bottleneck,
+        ups=tuple(builder.change(model.upsample_layers[i], d) for i, d in upward),
+        decoders=decoders,
+        to_grid=builder.interpolation(model.interp_to_ll, geometry.to_grid),
+        postprocess=(
+            builder.narrow(model.postprocess[1].weight),
+            builder.narrow(model.postprocess[3].weight),
+        ),
+        noise=noise.to(device, torch.float32),
+    )
