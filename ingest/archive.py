@@ -39,6 +39,8 @@ from mosaic_core.contract.variables import VARIABLES
 _LOCK_WAIT_SECONDS = 120.0
 _EPOCH = np.datetime64("1970-01-01", "h")
 _ROOT = "zarr.json"
+# A correction in the making: a hidden folder beside the archive, complete once READY is in it.
+CORRECTION, MOVES, READY = ".correction", "moves", "ready"
 
 
 def append_analysis(archive: Path, dataset: xr.Dataset) -> StoreRef:
@@ -49,7 +51,7 @@ def append_analysis(archive: Path, dataset: xr.Dataset) -> StoreRef:
     `ingest.correction`), when the store is not such an archive, or when the disk is full; then
     the archive is as it was.
     """
-    time = _single_time(dataset, archive)
+    time = single_time(dataset, archive)
     digest = analysis_digest(dataset)
     with writing(archive):
         held = provenance(archive).get(time) if archive.exists() else None
@@ -60,7 +62,7 @@ def append_analysis(archive: Path, dataset: xr.Dataset) -> StoreRef:
                 "the archive holds other values for this time "
                 f"(from {held.get('source', 'an unknown source')})",
                 where=f"{archive} {Cycle.from_datetime64(time)}",
-                remedy="replace it on purpose with `mosaic-ops ingest CYCLE --correct REASON`",
+                remedy="replace it on purpose: `mosaic-ops ingest CYCLE --correct REASON`",
             )
     return StoreRef(address=str(archive), sha256=digest)
 
@@ -122,11 +124,16 @@ def analysis_digest(dataset: xr.Dataset) -> str:
 
 @contextmanager
 def writing(archive: Path) -> Iterator[None]:
-    """Be the only writer of the archive, on a sound archive; a full disk is an ArchiveError."""
+    """Be the only writer, on an archive where no earlier write is left half done.
+
+    A full disk becomes an ArchiveError.
+    """
     lock = archive.with_name(f".{archive.name}.lock")
     with exclusive(lock, wait_seconds=_LOCK_WAIT_SECONDS, what=str(archive)):
         for leftover in archive.parent.glob(f".{archive.name}.*.staging"):
             shutil.rmtree(leftover)
+        for correction in archive.parent.glob(f".{archive.name}.*{CORRECTION}"):
+            roll_forward(archive, correction)
         if archive.exists():
             publish_metadata(archive, _guarded_metadata(archive))
         try:
@@ -141,7 +148,8 @@ def writing(archive: Path) -> Iterator[None]:
             ) from None
 
 
-def _single_time(dataset: xr.Dataset, archive: Path) -> np.datetime64:
+def single_time(dataset: xr.Dataset, archive: Path) -> np.datetime64:
+    """The time of an analysis that may be archived; DataError for anything else."""
     ANALYSIS.validate(dataset, where=f"analysis for {archive}")
     if dataset.sizes["time"] != 1:
         raise DataError(
@@ -222,7 +230,7 @@ def _append(
     text = json.dumps(record, sort_keys=True)
     for name, value in zip(GROWING_COORDINATES, (hours, text), strict=True):
         held = np.asarray(zarr.open_array(store / name, mode="r")[:count]).tolist()
-        write_coordinate(store, staging, name, arrays, [*held, value])
+        write_coordinate(store, staging, name, arrays, [*held, value], count)
     for array in arrays.values():
         if "time" in array["dimension_names"]:
             array["shape"][0] = count + 1
@@ -253,13 +261,22 @@ def place_chunk(staging: Path, store: Path, name: str, *, source: int, target: i
 
 
 def write_coordinate(
-    store: Path, staging: Path, name: str, arrays: Metadata, values: list[Any]
+    store: Path, staging: Path, name: str, arrays: Metadata, values: list[Any], place: int
 ) -> None:
-    """Replace the last chunk of a coordinate along time, so that it holds `values`."""
+    """Replace the chunk of a coordinate along time that holds `values[place]`."""
     stage_chunk(staging, name, arrays, values)
     per_chunk = arrays[name]["chunk_grid"]["configuration"]["chunk_shape"][0]
-    last = (len(values) - 1) // per_chunk
-    place_chunk(staging, store, name, source=last, target=last)
+    chunk = place // per_chunk
+    place_chunk(staging, store, name, source=chunk, target=chunk)
+
+
+def roll_forward(archive: Path, correction: Path) -> None:
+    """Finish a correction that was complete when its writer died, or throw away half of one."""
+    if (correction / READY).exists():
+        moves = correction / MOVES
+        for file in sorted(path for path in moves.rglob("*") if path.is_file()):
+            os.replace(file, archive / file.relative_to(moves))
+    shutil.rmtree(correction)
 
 
 def publish_metadata(store: Path, metadata: Metadata) -> None:
