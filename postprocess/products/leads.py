@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
 
 from mosaic_core.contract.errors import StoreError
 
@@ -46,7 +49,11 @@ class LeadSeries:
                 self._held, _LEAD, data_vars="minimal", coords="minimal", compat="override",
                 join="exact", combine_attrs="override",
             )  # fmt: skip
-        return xr.open_zarr(self._path, chunks=None, consolidated=False)
+        with warnings.catch_warnings():
+            # Every reader we name reads consolidated metadata of Zarr v3; zarr warns all the same.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(str(self._path))
+        return xr.open_zarr(self._path, chunks=None, consolidated=True, decode_timedelta=True)
 
 
 def _create(path: Path, dataset: xr.Dataset) -> None:

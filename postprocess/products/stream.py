@@ -76,7 +76,7 @@ class SameRun:
 
     def check(self, step: ForecastStep) -> None:
         """StoreError when `step` is of another cycle, other members or not the next lead."""
-        last, self._last = self._last, _without_fields(step)
+        last, self._last = self._last, without_fields(step)
         if last is None:
             return
         where = f"forecast step {step.step} of {np.datetime_as_string(step.init_time, 'h')}"
@@ -92,7 +92,8 @@ class SameRun:
             )
 
 
-def _without_fields(step: ForecastStep) -> ForecastStep:
+def without_fields(step: ForecastStep) -> ForecastStep:
+    """The step with empty fields: what may be kept of it without holding the producer's array."""
     nothing = np.empty((len(step.numbers), len(step.channels), 0, 0), np.float32)
     return ForecastStep(
         step.init_time, step.step, step.lead_time, step.numbers, step.channels, nothing

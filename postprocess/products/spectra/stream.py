@@ -48,7 +48,8 @@ class KineticEnergySpectra:
 
     `result()` is SPECTRA: ke_rot and ke_div (number, lead_time, level, degree) float32 in m2 s-2,
     the same with suffix `_10m`, and the spectra of the ensemble-mean wind with suffix
-    `_ensemble_mean`. Lead 0 is the analysis the members start from.
+    `_ensemble_mean`. Lead 0 is the analysis the members start from; members that have left the
+    forecast are NaN.
     """
 
     name = "spectra"
@@ -71,8 +72,10 @@ class KineticEnergySpectra:
         ]
         if self._surface:
             pairs.append(("10m_u_component_of_wind", "10m_v_component_of_wind"))
-        self._energies.append(np.stack([_spectra_of_pair(step, *pair) for pair in pairs]))
-        self._numbers, self._init_time = step.numbers, step.init_time
+        self._numbers = self._numbers or step.numbers
+        found = np.stack([_spectra_of_pair(step, *pair) for pair in pairs])
+        self._energies.append(self._with_absent(found, step.numbers))
+        self._init_time = step.init_time
         self._leads.append(step.lead_time)
 
     def result(self) -> xr.Dataset:
@@ -101,6 +104,18 @@ class KineticEnergySpectra:
         dataset = xr.Dataset(arrays, coords=coords, attrs=attributes)
         schema = spectra_schema(levels=bool(planes), surface=self._surface)
         return schema.validate(dataset, where="spectra product")
+
+    def _with_absent(
+        self, found: NDArray[np.float32], numbers: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """Rows of NaN for members that have left; the ensemble mean stays last."""
+        if numbers == self._numbers:
+            return found
+        shape = (*found.shape[:-2], len(self._numbers) + 1, found.shape[-1])
+        whole = np.full(shape, np.nan, dtype=np.float32)
+        alive = [self._numbers.index(number) for number in numbers]
+        whole[..., [*alive, -1], :] = found
+        return whole
 
 
 def _spectra_of_pair(step: ForecastStep, u_name: str, v_name: str) -> NDArray[np.float32]:

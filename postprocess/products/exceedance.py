@@ -1,0 +1,187 @@
+"""Probabilities that a quantity is above or below thresholds, at instants and in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.errors import InputError, StoreError
+from mosaic_core.contract.grid import LATITUDE, LONGITUDE
+from mosaic_core.contract.variables import Variable
+from postprocess.products.derived import Plane, planes_of
+from postprocess.products.stream import (
+    SameRun,
+    coordinate,
+    forecast_coordinates,
+    without_fields,
+)
+
+_TO_SI = {
+    ("degC", "K"): lambda value: value + 273.15,
+    ("hPa", "Pa"): lambda value: value * 100.0,
+    ("kt", "m s-1"): lambda value: value * 1852.0 / 3600.0,
+    ("km h-1", "m s-1"): lambda value: value / 3.6,
+    ("g kg-1", "kg kg-1"): lambda value: value / 1000.0,
+}
+_HOUR = np.timedelta64(1, "h")
+_MAP = ("latitude", "longitude")
+
+
+@dataclass(frozen=True)
+class Event:
+    """`variable` (at `level_hpa`, None at the surface) above or below each of `values` in `units`.
+
+    Units are those of the variable or degC, hPa, kt, km h-1, g kg-1.
+    """
+
+    variable: str
+    level_hpa: int | None
+    side: Literal["above", "below"]
+    values: tuple[float, ...]
+    units: str
+
+    @property
+    def name(self) -> str:
+        """Stem of the output variables: wind_speed_850_above."""
+        level = "" if self.level_hpa is None else f"_{self.level_hpa}"
+        return f"{self.variable}{level}_{self.side}"
+
+    def thresholds(self, variable: Variable) -> NDArray[np.float64]:
+        """The values in the variable's unit; InputError for units of something else."""
+        values = np.array(self.values, dtype=np.float64)
+        if self.units == variable.units:
+            return values
+        convert = _TO_SI.get((self.units, variable.units))
+        if convert is None:
+            raise InputError(
+                f"thresholds in {self.units!r} for a quantity in {variable.units!r}",
+                where=self.name,
+                remedy=f"give them in {variable.units}",
+            )
+        return np.asarray(convert(values))
+
+
+DEFAULT_EVENTS = (
+    Event("2m_temperature", None, "below", (0.0,), "degC"),
+    Event("2m_temperature", None, "above", (30.0,), "degC"),
+    Event("10m_wind_speed", None, "above", (10.0, 15.0, 20.0), "m s-1"),
+    Event("wind_speed", 850, "above", (20.0,), "m s-1"),
+    Event("mean_sea_level_pressure", None, "below", (980.0,), "hPa"),
+)
+
+
+class ExceedanceProbabilities:
+    """Share of members for which each event holds, at every lead and within windows.
+
+    `result()` has for each event `<event>_probability` (<event>_threshold, lead_time, latitude,
+    longitude), and `<event>_probability_in_window` (<event>_threshold, window, ...): the share of
+    members for which it holds at any lead after the start of the window up to its end. Leads that
+    do not fill a whole window at the end have no window.
+    """
+
+    name = "probabilities"
+
+    def __init__(self, events: Sequence[Event] = DEFAULT_EVENTS, window_hours: int = 24) -> None:
+        self._events = tuple(events)
+        self._window_hours = window_hours
+        self._run = SameRun()
+        self._steps: list[ForecastStep] = []
+        self._instants: list[list[NDArray[np.float32]]] = []
+        self._windows: list[list[NDArray[np.float32]]] = []
+        self._open: list[dict[int, NDArray[np.bool_]]] = []
+
+    def update(self, step: ForecastStep) -> None:
+        """Count the events of one lead; StoreError when a quantity is absent."""
+        self._run.check(step)
+        truths = [self._truth(event, step) for event in self._events]
+        self._instants.append([truth.mean(0, dtype=np.float32) for truth in truths])
+        if step.lead_time > np.timedelta64(0):
+            self._extend(step, truths)
+        self._steps.append(without_fields(step))
+
+    def result(self) -> xr.Dataset:
+        """The probabilities so far; StoreError when there was no step."""
+        if not self._steps:
+            raise StoreError("no step was given", where=self.name)
+        first, hours = self._steps[0], self._window_hours
+        coords = forecast_coordinates(first.init_time, [step.lead_time for step in self._steps])
+        ends = hours * np.arange(1, len(self._windows) + 1)
+        about = {"units": "h", "long_name": "lead at the end of the window"}
+        coords |= {
+            "window": xr.Variable("window", ends, {**about, "window_hours": hours}),
+            "latitude": coordinate("latitude", LATITUDE),
+            "longitude": coordinate("longitude", LONGITUDE),
+        }
+        arrays: dict[str, xr.Variable] = {}
+        for index, event in enumerate(self._events):
+            arrays |= self._of_event(index, event)
+            coords[f"{event.name}_threshold"] = _threshold_coordinate(event, first)
+        counts = np.array([len(step.numbers) for step in self._steps], dtype=np.int32)
+        arrays["number_of_members"] = xr.Variable("lead_time", counts, {"units": "1"})
+        attrs = {"Conventions": "CF-1.11", "title": "Probabilities of events"}
+        return xr.Dataset(arrays, coords=coords, attrs=attrs)
+
+    def _truth(self, event: Event, step: ForecastStep) -> NDArray[np.bool_]:
+        """(member, threshold, latitude, longitude)."""
+        plane = _plane_of(event, step)
+        values = plane.take(step.fields, step.channels).swapaxes(-1, -2)[:, np.newaxis]
+        limits = event.thresholds(plane.variable).astype(np.float32).reshape(-1, 1, 1)
+        return np.asarray(values > limits if event.side == "above" else values < limits)
+
+    def _extend(self, step: ForecastStep, truths: list[NDArray[np.bool_]]) -> None:
+        """Add a lead to the open window; close the window when the lead is its end."""
+        if not self._open:
+            self._open = [{} for _ in self._events]
+        for held, truth in zip(self._open, truths, strict=True):
+            for number, own in zip(step.numbers, truth, strict=True):
+                held[number] = held[number] | own if number in held else own
+        if int(step.lead_time / _HOUR) % self._window_hours:
+            return
+        self._windows.append(
+            [
+                np.mean([held[number] for number in step.numbers], axis=0, dtype=np.float32)
+                for held in self._open
+            ]
+        )
+        self._open = []
+
+    def _of_event(self, index: int, event: Event) -> dict[str, xr.Variable]:
+        dim = f"{event.name}_threshold"
+        shape = (len(event.values), 0, LATITUDE.size, LONGITUDE.size)
+        attributes = {
+            "long_name": f"share of members with {event.name.replace('_', ' ')} the threshold",
+            "units": "1",
+            "comparison": ">" if event.side == "above" else "<",
+        }
+        instants = np.stack([found[index] for found in self._instants], axis=1)
+        windows = [found[index] for found in self._windows]
+        within = np.stack(windows, axis=1) if windows else np.zeros(shape, np.float32)
+        name = f"{event.name}_probability"
+        return {
+            name: xr.Variable((dim, "lead_time", *_MAP), instants, attributes),
+            f"{name}_in_window": xr.Variable((dim, "window", *_MAP), within, attributes),
+        }
+
+
+def _plane_of(event: Event, step: ForecastStep) -> Plane:
+    for plane in planes_of(step.channels):
+        if plane.variable.name == event.variable and plane.level_hpa == event.level_hpa:
+            return plane
+    place = "" if event.level_hpa is None else f" at {event.level_hpa} hPa"
+    raise StoreError(
+        f"no {event.variable}{place}",
+        where=f"event {event.name}",
+        remedy="drop the event or give a forecast that holds the quantity",
+    )
+
+
+def _threshold_coordinate(event: Event, step: ForecastStep) -> xr.Variable:
+    variable = _plane_of(event, step).variable
+    attributes = {"standard_name": variable.standard_name, "units": variable.units}
+    return xr.Variable(f"{event.name}_threshold", event.thresholds(variable), attributes)

@@ -1,0 +1,170 @@
+"""Time series at points (meteograms): for a station list while streaming, for any point later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.errors import InputError, StoreError
+from mosaic_core.contract.grid import LATITUDE, LONGITUDE, SPACING_DEGREES
+from mosaic_core.contract.schema import variable_attributes
+from postprocess.products.derived import Plane, planes_of
+from postprocess.products.ensemble import DEFAULT_QUANTILES, sorted_quantiles
+from postprocess.products.stream import SameRun, coordinate, forecast_coordinates
+
+DEFAULT_QUANTITIES = ("2m_temperature", "10m_wind_speed", "mean_sea_level_pressure")
+
+
+@dataclass(frozen=True)
+class Station:
+    """A named point; longitude in degrees east, any turn."""
+
+    name: str
+    latitude: float
+    longitude: float
+
+    def __post_init__(self) -> None:
+        if not (-90 <= self.latitude <= 90 and -360 <= self.longitude <= 360):
+            raise InputError(
+                f"({self.latitude}, {self.longitude}) is no place",
+                where=f"station {self.name}",
+                remedy="give latitude -90..90 and longitude -180..360 in degrees",
+            )
+
+
+DEFAULT_STATIONS = (
+    Station("Reading", 51.45, -0.97),
+    Station("Bologna", 44.50, 11.34),
+    Station("New York", 40.71, -74.01),
+    Station("Nairobi", -1.29, 36.82),
+    Station("Manila", 14.60, 120.98),
+    Station("Sydney", -33.87, 151.21),
+)
+
+
+def bilinear(
+    planes: NDArray[np.float32], latitudes: NDArray[np.float64], longitudes: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Values (..., point) of `planes` (..., longitude, latitude) on the 1.5 degree grid.
+
+    Grid-scale values: no correction for the height of a station or for coasts.
+    """
+    row = (np.asarray(latitudes) - LATITUDE[0]) / SPACING_DEGREES
+    column = (np.asarray(longitudes) % 360) / SPACING_DEGREES
+    south = np.clip(np.floor(row).astype(int), 0, LATITUDE.size - 2)
+    west = np.floor(column).astype(int) % LONGITUDE.size
+    east = (west + 1) % LONGITUDE.size
+    north_share = (row - south).astype(np.float32)
+    east_share = (column - np.floor(column)).astype(np.float32)
+    lower = planes[..., west, south] * (1 - east_share) + planes[..., east, south] * east_share
+    upper = planes[..., west, south + 1] * (1 - east_share)
+    upper = upper + planes[..., east, south + 1] * east_share
+    return np.asarray(lower * (1 - north_share) + upper * north_share)
+
+
+class PointSeries:
+    """Every member's series at stations, and its quantiles.
+
+    `result()` holds for each quantity `<name>` (station, number, lead_time) and `<name>_quantile`
+    (station, quantile, lead_time); a member that has left is NaN from then on. Wind speeds are
+    formed on the grid before they are interpolated.
+    """
+
+    name = "points"
+
+    def __init__(
+        self,
+        stations: Sequence[Station] = DEFAULT_STATIONS,
+        quantities: Sequence[str] = DEFAULT_QUANTITIES,
+        quantiles: Sequence[float] = DEFAULT_QUANTILES,
+    ) -> None:
+        self._stations = tuple(stations)
+        self._quantities = tuple(quantities)
+        self._quantiles = tuple(quantiles)
+        self._latitudes = np.array([station.latitude for station in stations])
+        self._longitudes = np.array([station.longitude for station in stations])
+        self._run = SameRun()
+        self._numbers: tuple[int, ...] = ()
+        self._planes: list[Plane] = []
+        self._init_time: np.datetime64 = np.datetime64("NaT")
+        self._leads: list[np.timedelta64] = []
+        self._values: list[NDArray[np.float32]] = []
+
+    def update(self, step: ForecastStep) -> None:
+        """Interpolate one lead; StoreError when a quantity is absent."""
+        self._run.check(step)
+        if not self._numbers:
+            self._numbers, self._init_time = step.numbers, step.init_time
+            self._planes = [_plane_named(name, step) for name in self._quantities]
+        shape = (len(self._planes), len(self._stations), len(self._numbers))
+        values = np.full(shape, np.nan, dtype=np.float32)
+        alive = [self._numbers.index(number) for number in step.numbers]
+        for index, plane in enumerate(self._planes):
+            fields = plane.take(step.fields, step.channels)
+            values[index, :, alive] = bilinear(fields, self._latitudes, self._longitudes)
+        self._values.append(values)
+        self._leads.append(step.lead_time)
+
+    def result(self) -> xr.Dataset:
+        """The series so far; StoreError when there was no step."""
+        if not self._values:
+            raise StoreError("no step was given", where=self.name)
+        values = np.stack(self._values, axis=-1)
+        arrays: dict[str, xr.Variable] = {}
+        for plane, series in zip(self._planes, values, strict=True):
+            attributes = variable_attributes(plane.variable)
+            name = plane.variable.name
+            quantiles = _quantiles(series, self._quantiles)
+            arrays[name] = xr.Variable(("station", "number", "lead_time"), series, attributes)
+            arrays[f"{name}_quantile"] = xr.Variable(
+                ("station", "quantile", "lead_time"), quantiles, attributes
+            )
+        alive = np.isfinite(values[0, 0]).sum(0).astype(np.int32) if values.size else 0
+        arrays["number_of_members"] = xr.Variable("lead_time", alive, {"units": "1"})
+        attrs = {
+            "Conventions": "CF-1.11",
+            "title": "Point series",
+            "comment": "bilinear values of the 1.5 degree grid, not corrected for height or coast",
+        }
+        return xr.Dataset(arrays, coords=self._coordinates(), attrs=attrs)
+
+    def _coordinates(self) -> dict[str, xr.Variable]:
+        names = np.array([station.name for station in self._stations])
+        coords = forecast_coordinates(self._init_time, self._leads)
+        coords |= {
+            "number": coordinate("number", self._numbers),
+            "station": xr.Variable("station", names, {"cf_role": "timeseries_id"}),
+            "latitude": xr.Variable("station", self._latitudes, {"units": "degrees_north"}),
+            "longitude": xr.Variable("station", self._longitudes, {"units": "degrees_east"}),
+            "quantile": xr.Variable("quantile", np.array(self._quantiles), {"units": "1"}),
+        }
+        return coords
+
+
+def _quantiles(series: NDArray[np.float32], quantiles: Sequence[float]) -> NDArray[np.float32]:
+    """(station, quantile, lead) over the members (station, member, lead) that are there."""
+    found = np.full((series.shape[0], len(quantiles), series.shape[2]), np.nan, np.float32)
+    for lead in range(series.shape[2]):
+        members = series[:, :, lead].T
+        members = members[np.isfinite(members).all(1)] if members.size else members
+        if len(members):
+            found[:, :, lead] = sorted_quantiles(np.sort(members, axis=0), quantiles).T
+    return found
+
+
+def _plane_named(name: str, step: ForecastStep) -> Plane:
+    """The plane of '2m_temperature', 'wind_speed_850', 'geopotential_500'."""
+    for plane in planes_of(step.channels):
+        level = "" if plane.level_hpa is None else f"_{plane.level_hpa}"
+        if f"{plane.variable.name}{level}" == name:
+            return plane
+    raise StoreError(
+        f"no {name} in the forecast",
+        where="point series",
+        remedy="name a channel such as 2m_temperature, or 10m_wind_speed, wind_speed_850",
+    )

@@ -1,0 +1,187 @@
+"""All products of one forecast, fed by one stream and written into one folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.errors import InputError, StoreError
+from mosaic_core.contract.files import write_atomic, write_json_atomic
+from postprocess.product_store import write_product
+from postprocess.products.cyclones.formats import write_tracks
+from postprocess.products.cyclones.identity import KnownStorm
+from postprocess.products.cyclones.probability import plumes, probabilities
+from postprocess.products.cyclones.stream import CycloneTracker
+from postprocess.products.ensemble import DEFAULT_QUANTILES, STATISTICS, EnsembleStatistics
+from postprocess.products.exceedance import DEFAULT_EVENTS, Event, ExceedanceProbabilities
+from postprocess.products.health import HealthLimits, MemberHealth
+from postprocess.products.points import DEFAULT_STATIONS, PointSeries, Station
+from postprocess.products.spectra.stream import DEFAULT_LEVELS, KineticEnergySpectra
+from postprocess.products.stored import as_stored
+from postprocess.products.stream import StreamProduct
+
+PRODUCTS = ("ensemble", "probabilities", "points", "spectra", "cyclones", "health")
+_PARTIAL = ".ensemble.zarr.partial"
+
+
+@dataclass(frozen=True)
+class ProductOptions:
+    """What is made and from what.
+
+    `only` chooses among PRODUCTS. `rounding` is that of the forecast store: the products are then
+    made from the stored values, to the bit. `enforce_health` false keeps sick members in.
+    """
+
+    only: tuple[str, ...] = PRODUCTS
+    statistics: tuple[str, ...] = STATISTICS
+    quantiles: tuple[float, ...] = DEFAULT_QUANTILES
+    events: tuple[Event, ...] = DEFAULT_EVENTS
+    stations: tuple[Station, ...] = DEFAULT_STATIONS
+    spectra_levels: tuple[int, ...] = DEFAULT_LEVELS
+    land: NDArray[np.floating] | None = field(default=None, repr=False)
+    known_storms: tuple[KnownStorm, ...] = ()
+    rounding: str = "none"
+    limits: HealthLimits = field(default_factory=HealthLimits)
+    enforce_health: bool = True
+    least_members: int = 2
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.only) - set(PRODUCTS))
+        if unknown or not self.only:
+            raise InputError(
+                f"no such products: {', '.join(unknown) or 'none asked for'}",
+                remedy=f"choose from {', '.join(PRODUCTS)}",
+            )
+
+
+class ProductSuite:
+    """The chosen products of one forecast.
+
+    `update` takes every step; `finish` writes ensemble.zarr, probabilities.zarr, points.zarr,
+    spectra.zarr, tracks.* with cyclone_probability.zarr and plumes.zarr, and health.csv with
+    health.json into `folder`. Memory holds one lead and what the small products keep.
+    """
+
+    def __init__(self, folder: Path, options: ProductOptions | None = None) -> None:
+        self._folder = folder
+        self._options = options or ProductOptions()
+        self._health = MemberHealth(
+            self._options.limits,
+            least_members=self._options.least_members,
+            enforce=self._options.enforce_health and "health" in self._options.only,
+        )
+        self._products = {name: self._make(name) for name in self._options.only if name != "health"}
+        self._started_with: tuple[int, ...] = ()
+        self._lead_hours: list[int] = []
+
+    @property
+    def quarantined(self) -> Mapping[int, str]:
+        """Members that have left, and why."""
+        return self._health.quarantined
+
+    def update(self, step: ForecastStep) -> None:
+        """Screen one step and feed the survivors, as stored, to every product."""
+        self._started_with = self._started_with or step.numbers
+        if len(self._started_with) < 2 and self._options.least_members > 1:
+            raise StoreError(
+                f"{len(self._started_with)} member, an ensemble has at least 2",
+                where="products",
+                remedy="give a forecast with more members",
+            )
+        if "health" in self._options.only:
+            step = self._health.screen(step)
+        step = as_stored(step, self._options.rounding)
+        for product in self._products.values():
+            product.update(step)
+        self._lead_hours.append(int(step.lead_time / np.timedelta64(1, "h")))
+
+    def finish(self, attributes: Mapping[str, Any]) -> list[Path]:
+        """Write every product with the run's `attributes`; the paths, in the order of PRODUCTS.
+
+        StoreError when there was no step.
+        """
+        if not self._lead_hours:
+            raise StoreError("the forecast has no step", where="products")
+        written: list[Path] = []
+        for name in PRODUCTS:
+            if name in self._options.only:
+                written += self._writers()[name](attributes)
+        return written
+
+    def _make(self, name: str) -> StreamProduct:
+        o = self._options
+        makers: dict[str, Callable[[], StreamProduct]] = {
+            "ensemble": lambda: EnsembleStatistics(
+                o.statistics, o.quantiles, path=self._folder / _PARTIAL
+            ),
+            "probabilities": lambda: ExceedanceProbabilities(o.events),
+            "points": lambda: PointSeries(o.stations, quantiles=o.quantiles),
+            "spectra": lambda: KineticEnergySpectra(o.spectra_levels),
+            "cyclones": lambda: CycloneTracker(land=o.land, known=o.known_storms),
+        }
+        return makers[name]()
+
+    def _writers(self) -> dict[str, Callable[[Mapping[str, Any]], list[Path]]]:
+        return {
+            "ensemble": self._write_ensemble,
+            "probabilities": lambda attributes: [self._write("probabilities", attributes)],
+            "points": lambda attributes: [self._write("points", attributes)],
+            "spectra": lambda attributes: [self._write("spectra", attributes)],
+            "cyclones": self._write_cyclones,
+            "health": self._write_health,
+        }
+
+    def _write(self, name: str, attributes: Mapping[str, Any]) -> Path:
+        path = self._folder / f"{name}.zarr"
+        write_product(path, self._products[name].result(), attributes)
+        return path
+
+    def _write_ensemble(self, attributes: Mapping[str, Any]) -> list[Path]:
+        """The statistics are in their store already, too large to be read back: put it in place."""
+        partial, path = self._folder / _PARTIAL, self._folder / "ensemble.zarr"
+        group = zarr.open_group(partial, mode="r+", use_consolidated=False)
+        group.attrs.update({**attributes, **dict(group.attrs)})
+        self._products["ensemble"].result().close()
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        return [path]
+
+    def _write_cyclones(self, attributes: Mapping[str, Any]) -> list[Path]:
+        tracks: pd.DataFrame = self._products["cyclones"].result()
+        members = len(self._started_with)
+        maps = probabilities(tracks, members, self._lead_hours[-1])
+        written = write_tracks(tracks, self._folder)
+        for name, dataset in (
+            ("cyclone_probability", maps),
+            ("plumes", plumes(tracks, self._lead_hours)),
+        ):
+            path = self._folder / f"{name}.zarr"
+            write_product(path, dataset, attributes)
+            written.append(path)
+        return written
+
+    def _write_health(self, attributes: Mapping[str, Any]) -> list[Path]:
+        table, report = self._folder / "health.csv", self._folder / "health.json"
+        text = self._health.result().to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        write_atomic(table, text.encode())
+        left = {str(number): reason for number, reason in sorted(self.quarantined.items())}
+        write_json_atomic(
+            report,
+            {
+                "run": {name: str(value) for name, value in attributes.items()},
+                "members": len(self._started_with),
+                "healthy_members": len(self._started_with) - len(left),
+                "flagged": bool(left) or len(self._health.result()) > 0,
+                "quarantined": left,
+            },
+        )
+        return [table, report]

@@ -1,0 +1,166 @@
+"""All products from one stream, from the stored forecast to the bit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ingest.synthetic.atmosphere import Atmosphere
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.errors import InputError, StoreError
+from mosaic_core.contract.schema import channels_to_dataset
+from mosaic_core.contract.variables import CHANNEL_NAMES
+from postprocess.products.cyclones.formats import read_tracks
+from postprocess.products.stored import as_stored, stored_steps
+from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
+
+INIT = np.datetime64("2026-08-20T00", "ns")
+LEADS = 5
+
+
+@pytest.fixture(scope="module")
+def forecast() -> list[ForecastStep]:
+    """Three members that part slowly, a day at 6 h."""
+    atmosphere = Atmosphere.model(5)
+    steps = []
+    for lead in range(LEADS):
+        times = [INIT + np.timedelta64(360 * lead + 9 * lead * m, "m") for m in range(3)]
+        fields = np.stack([atmosphere.fields(time).swapaxes(-1, -2) for time in times])
+        hours = np.timedelta64(6 * lead, "h").astype("timedelta64[ns]")
+        steps.append(ForecastStep(INIT, lead, hours, (0, 1, 2), CHANNEL_NAMES, fields))
+    return steps
+
+
+@pytest.fixture(scope="module")
+def store(forecast, tmp_path_factory) -> Path:
+    """The forecast as a plain Zarr store of the contract's structure."""
+    path = tmp_path_factory.mktemp("run") / "forecast.zarr"
+    array = np.stack([step.fields for step in forecast], axis=1)[None].swapaxes(-1, -2)
+    leading = {
+        "init_time": np.array([INIT]),
+        "number": np.arange(3),
+        "lead_time": np.array([step.lead_time for step in forecast]),
+    }
+    channels_to_dataset(np.ascontiguousarray(array), leading).to_zarr(path, consolidated=False)
+    return path
+
+
+def make(steps, folder: Path, **options) -> list[Path]:
+    folder.mkdir()
+    suite = ProductSuite(folder, ProductOptions(**options))
+    for step in steps:
+        suite.update(step)
+    return suite.finish({"run_id": "test"})
+
+
+@pytest.fixture(scope="module")
+def made(forecast, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "products"
+    make(forecast, folder)
+    return folder
+
+
+def content(folder: Path) -> dict[str, object]:
+    """Every file's bytes; Zarr stores by their values."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".zarr":
+            with xr.open_zarr(path, chunks=None, consolidated=True) as dataset:
+                found[path.name] = dataset.load()
+        elif path.suffix != ".nc":  # NetCDF files carry no promise of equal bytes
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def test_every_product_is_written_and_nothing_is_left_over(made):
+    assert {path.name for path in made.iterdir()} == {
+        "ensemble.zarr", "probabilities.zarr", "points.zarr", "spectra.zarr", "plumes.zarr",
+        "cyclone_probability.zarr", "health.csv", "health.json", "tracks.parquet", "tracks.csv",
+        "tracks.geojson", "tracks.nc", "tracks.dat",
+    }  # fmt: skip
+    assert len(read_tracks(made / "tracks.parquet"))
+    with xr.open_zarr(made / "ensemble.zarr", chunks=None, consolidated=True) as ensemble:
+        assert ensemble.sizes["lead_time"] == LEADS
+        assert ensemble.attrs["run_id"] == "test"
+
+
+def test_stored_forecast_gives_the_same_bits(made, store, tmp_path):
+    make(stored_steps(store), tmp_path / "again")
+    first, again = content(made), content(tmp_path / "again")
+    assert first.keys() == again.keys()
+    for name, values in first.items():
+        if isinstance(values, xr.Dataset):
+            xr.testing.assert_identical(values, again[name])
+        else:
+            assert values == again[name], name
+
+
+def test_rounded_steps_are_what_a_rounded_store_gives(forecast):
+    step = as_stored(forecast[1], "default")
+    assert not np.array_equal(step.fields, forecast[1].fields)
+    np.testing.assert_array_equal(as_stored(step, "default").fields, step.fields)
+    assert as_stored(forecast[1], "none") is forecast[1]
+
+
+def test_a_choice_of_products(forecast, tmp_path):
+    paths = make(forecast[:2], tmp_path / "some", only=("spectra", "cyclones"))
+    names = {path.name for path in paths}
+    assert "spectra.zarr" in names
+    assert "tracks.csv" in names
+    assert not {"ensemble.zarr", "health.json"} & names
+
+
+def test_quarantine_reaches_every_product(forecast, tmp_path):
+    steps = list(forecast)
+    sick = steps[3].fields.copy()
+    sick[1, 0] = np.nan
+    steps[3] = ForecastStep(INIT, 3, steps[3].lead_time, (0, 1, 2), CHANNEL_NAMES, sick)
+    folder = tmp_path / "sick"
+    make(steps, folder)
+    report = json.loads((folder / "health.json").read_text())
+    assert report["flagged"]
+    assert report["healthy_members"] == 2
+    assert "non-finite" in report["quarantined"]["1"]
+    with xr.open_zarr(folder / "ensemble.zarr", chunks=None, consolidated=True) as ensemble:
+        assert ensemble.number_of_members.values.tolist() == [3, 3, 3, 2, 2]
+        assert np.isfinite(ensemble["2m_temperature_mean"]).all()
+    with xr.open_zarr(folder / "spectra.zarr", chunks=None, consolidated=True) as spectra:
+        gone = np.isnan(spectra.ke_rot.sel(number=1)).all(("level", "degree")).values
+        assert gone.tolist() == [False, False, False, True, True]
+    tracks = read_tracks(folder / "tracks.csv")
+    assert tracks[tracks.number == 1].lead_hours.max() < 18
+    with xr.open_zarr(folder / "points.zarr", chunks=None, consolidated=True) as points:
+        assert points.number_of_members.values.tolist() == [3, 3, 3, 2, 2]
+
+
+def test_unfinished_store_names_lead_and_members(store, tmp_path):
+    with xr.open_zarr(store, chunks=None, consolidated=False, decode_timedelta=True) as dataset:
+        holed = dataset.load()
+    holed["temperature"][0, 1, 2] = np.nan
+    holed.to_zarr(tmp_path / "holed.zarr", consolidated=False)
+    with pytest.raises(StoreError, match=r"lead \+12 h is missing for members \[1\] \(temperature"):
+        list(stored_steps(tmp_path / "holed.zarr"))
+
+
+def test_bad_input_is_named(forecast, tmp_path):
+    with pytest.raises(InputError, match="no such products: spectrum"):
+        ProductOptions(only=("spectrum",))
+    with pytest.raises(InputError, match="no Zarr store"):
+        list(stored_steps(tmp_path / "absent.zarr"))
+    xr.Dataset({"a": ("x", [1.0])}).to_zarr(tmp_path / "other.zarr", consolidated=False)
+    with pytest.raises(InputError, match="not a forecast"):
+        list(stored_steps(tmp_path / "other.zarr"))
+    with pytest.raises(StoreError, match="no step"):
+        ProductSuite(tmp_path, ProductOptions()).finish({})
+    first = forecast[0]
+    single = ForecastStep(INIT, 0, first.lead_time, (0,), CHANNEL_NAMES, first.fields[:1])
+    with pytest.raises(StoreError, match="an ensemble has at least 2"):
+        ProductSuite(tmp_path, ProductOptions()).update(single)
+    few = ForecastStep(INIT, 0, first.lead_time, (0, 1, 2), CHANNEL_NAMES[:4], first.fields[:, :4])
+    with pytest.raises(StoreError, match="no channel"):
+        ProductSuite(tmp_path, ProductOptions(only=("spectra",))).update(few)
+    assert set(PRODUCTS) >= {"ensemble", "spectra", "cyclones", "health"}
