@@ -32,7 +32,10 @@ Progress = Callable[[Cycle, int, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file is made of; equal recipes give equal bytes on the same machine."""
+    """What a file is made of; equal recipes give equal bytes on the same machine.
+
+    `step` is a forecast of so many hours; it is perfect: the atmosphere at the valid time.
+    """
 
     seed: int = 0
     decoys: Decoys = "light"
