@@ -109,3 +109,181 @@ def spectra(
         )
         write_netcdf(result, out)
     click.echo(f"ke_rot, ke_div {dict(result.sizes)} -> {out}")
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--only", default=None, metavar="NAME[,NAME]", help="Some of the products; default: all."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Folder; default: beside STORE."
+)
+@click.option(
+    "--statics", type=click.Path(path_type=Path), default=None,
+    help="static_vars.npz of a weights bundle: its land-sea mask keeps births off land.",
+)  # fmt: skip
+@click.option(
+    "--tracks", "track_file", type=click.Path(path_type=Path), default=None,
+    help="ECMWF's tf BUFR file of the same cycle: storms keep their official names.",
+)  # fmt: skip
+@click.option("--keep-sick", is_flag=True, help="Report sick members but keep them in.")
+def products(
+    store: Path,
+    only: str | None,
+    out: Path | None,
+    statics: Path | None,
+    track_file: Path | None,
+    keep_sick: bool,
+) -> None:
+    """Make the products of a stored forecast (forecast.zarr) again, to the bit."""
+    from postprocess.products.remake import remake_products
+    from postprocess.products.suite import PRODUCTS
+
+    names = PRODUCTS if only is None else tuple(part.strip() for part in only.split(","))
+    folder = out or store.parent / "products"
+    paths = remake_products(
+        store,
+        folder,
+        only=names,
+        statics=statics,
+        track_file=track_file,
+        enforce_health=not keep_sick,
+        progress=lambda step, steps: click.echo(f"lead {step + 1} of {steps}", err=True),
+    )
+    for path in paths:
+        click.echo(str(path))
+
+
+_BANNER = click.option("--banner", default="", help="Warning drawn across the figure.")
+_OUT = click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="PNG or SVG to write."
+)
+
+
+@click.group()
+def plot() -> None:
+    """Figures of a run's stores, PNG or SVG."""
+
+
+@plot.command("map")
+@_FILE
+@click.option("--variable", required=True, metavar="NAME", help="For example geopotential_mean.")
+@_SELECT
+@click.option("--centre", default=0.0, help="Longitude in the middle.")
+@_BANNER
+@_OUT
+def map_command(
+    file: Path, variable: str, select: tuple[str, ...], centre: float, banner: str, out: Path
+) -> None:
+    """A map of any variable of any store: --select level=500 --select lead_time=24."""
+    from postprocess.plots.maps import map_figure
+    from postprocess.plots.open import field_of
+    from postprocess.plots.style import save
+
+    with field_of(file, variable, select, banner) as (field, stamp, lead_hours):
+        save(map_figure(field, stamp, lead_hours=lead_hours, centre=centre), out)
+    click.echo(str(out))
+
+
+@plot.command()
+@_FILE
+@click.option("--variable", required=True, metavar="NAME", help="For example geopotential.")
+@click.option("--value", required=True, type=float, help="Contour, in the unit of the figure.")
+@_SELECT
+@_BANNER
+@_OUT
+def spaghetti(
+    file: Path, variable: str, value: float, select: tuple[str, ...], banner: str, out: Path
+) -> None:
+    """One contour of every member of forecast.zarr."""
+    from postprocess.plots.maps import spaghetti_figure
+    from postprocess.plots.open import field_of
+    from postprocess.plots.style import save
+
+    with field_of(file, variable, select, banner) as (field, stamp, lead_hours):
+        save(spaghetti_figure(field, stamp, value=value, lead_hours=lead_hours), out)
+    click.echo(str(out))
+
+
+@plot.command()
+@_FILE
+@click.option("--lead", "lead_hours", required=True, type=int, help="Hours.")
+@click.option("--level", type=int, default=None, help="hPa; without it the 10 m wind.")
+@_BANNER
+@_OUT
+def spectrum(file: Path, lead_hours: int, level: int | None, banner: str, out: Path) -> None:
+    """Spectra of spectra.zarr against the analysis."""
+    from postprocess.plots.open import opened
+    from postprocess.plots.spectrum import spectrum_figure
+    from postprocess.plots.style import save
+
+    with opened(file, banner) as (dataset, stamp):
+        save(spectrum_figure(dataset, stamp, lead_hours=lead_hours, level=level), out)
+    click.echo(str(out))
+
+
+@plot.command()
+@_FILE
+@click.option("--station", required=True, help="Name of a station in points.zarr.")
+@_BANNER
+@_OUT
+def meteogram(file: Path, station: str, banner: str, out: Path) -> None:
+    """Quantile bands at one station of points.zarr."""
+    from postprocess.plots.open import opened
+    from postprocess.plots.series import meteogram_figure
+    from postprocess.plots.style import save
+
+    with opened(file, banner) as (dataset, stamp):
+        save(meteogram_figure(dataset, stamp, station=station), out)
+    click.echo(str(out))
+
+
+@plot.command()
+@_FILE
+@_BANNER
+@_OUT
+def tracks(file: Path, banner: str, out: Path) -> None:
+    """Tracks of tracks.parquet or tracks.csv."""
+    from postprocess.plots.open import tracks_of
+    from postprocess.plots.style import save
+    from postprocess.plots.tracks import tracks_figure
+
+    table, stamp = tracks_of(file, banner)
+    save(tracks_figure(table, stamp), out)
+    click.echo(str(out))
+
+
+@plot.command()
+@_FILE
+@click.option("--variable", default="strike_probability", show_default=True)
+@_SELECT
+@_BANNER
+@_OUT
+def strike(file: Path, variable: str, select: tuple[str, ...], banner: str, out: Path) -> None:
+    """A map of cyclone_probability.zarr; --select window=48 for a window."""
+    from postprocess.plots.open import field_of
+    from postprocess.plots.style import save
+    from postprocess.plots.tracks import strike_figure
+
+    with field_of(file, variable, select, banner) as (field, stamp, _):
+        save(strike_figure(field, stamp), out)
+    click.echo(str(out))
+
+
+@plot.command()
+@_FILE
+@click.option("--system", required=True, help="Id of a system, for example 70W.")
+@_BANNER
+@_OUT
+def plume(file: Path, system: str, banner: str, out: Path) -> None:
+    """Pressure and wind of one system of plumes.zarr."""
+    from postprocess.plots.open import opened
+    from postprocess.plots.style import save
+    from postprocess.plots.tracks import plume_figure
+    from postprocess.products.grids import selected
+
+    with opened(file, banner) as (dataset, stamp):
+        own = selected(dataset, [f"system={system}"], where=str(file))
+        save(plume_figure(own, stamp), out)
+    click.echo(str(out))

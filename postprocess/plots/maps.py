@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mosaic_core.contract.errors import InputError
 from postprocess.plots.coastlines import around, draw_coastlines
-from postprocess.plots.style import Shown, Stamp, new_figure, shown
+from postprocess.plots.style import COLOURS, Shown, Stamp, new_figure, shown
 
 Extent = tuple[float, float, float, float]
 
@@ -72,3 +72,41 @@ def _draw(figure: Figure, axes: Axes, field: xr.DataArray, look: Shown, centre: 
             x, y, values, levels=levels * look.spacing, colors="white", linewidths=0.5
         )
         axes.clabel(lines, fontsize=6, fmt="%g")
+
+
+def spaghetti_figure(
+    members: xr.DataArray,
+    stamp: Stamp,
+    *,
+    value: float,
+    lead_hours: int | None = None,
+    centre: float = 0.0,
+) -> Figure:
+    """One contour of every member of `members` (number, latitude, longitude) at one lead.
+
+    `value` is in the shown unit (gpdm, hPa, °C); the thick line is the ensemble mean's.
+    """
+    if set(members.dims) != {"number", "latitude", "longitude"}:
+        raise InputError(
+            f"spaghetti need (number, latitude, longitude), not {members.dims}",
+            where=str(members.name),
+            remedy="select one level and one lead first",
+        )
+    ordered = members.transpose("number", "latitude", "longitude").sortby("latitude")
+    look = shown(members)
+    title = f"{title_of(members)}: {value:g} {look.unit} in {members.sizes['number']} members"
+    figure = new_figure(9.5, 5.0, title, stamp.line(lead_hours), stamp)
+    axes = figure.add_subplot()
+    x = around(ordered.longitude.values, centre)
+    order = np.argsort(x)
+    fields = look.convert(np.asarray(ordered.values, dtype=np.float64))[..., order]
+    rows = ordered.latitude.values
+    for index, field in enumerate(fields):
+        colour = COLOURS[index % 6]
+        axes.contour(x[order], rows, field, levels=[value], colors=[colour], linewidths=0.6)
+    mean = fields.mean(0)
+    axes.contour(x[order], rows, mean, levels=[value], colors=["black"], linewidths=1.8)
+    draw_coastlines(axes, centre)
+    axes.set_xlim(centre - 180, centre + 180)
+    axes.set_ylim(-90, 90)
+    return figure

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -175,8 +176,8 @@ def _require_regular(values: NDArray[np.float64], name: str, where: str) -> None
 def selected(dataset: xr.Dataset, requests: Sequence[str], where: str) -> xr.Dataset:
     """The dataset at one value of each dimension asked for as 'dim=value'.
 
-    Numbers match the coordinate; times are written like 2026-01-01T06. InputError names the
-    choices when nothing matches.
+    Numbers match the coordinate, leads are hours, times are written like 2026-01-01T06.
+    InputError names the choices when nothing matches.
     """
     for request in requests:
         dim, _, text = request.partition("=")
@@ -191,12 +192,17 @@ def selected(dataset: xr.Dataset, requests: Sequence[str], where: str) -> xr.Dat
 
 
 def _position(dataset: xr.Dataset, dim: str, text: str, where: str) -> int:
-    values = dataset[dim].values
+    values: NDArray[Any] = np.arange(dataset.sizes[dim])
+    if dim in dataset.coords:
+        values = dataset[dim].values
+    if np.issubdtype(values.dtype, np.timedelta64):
+        values = values / np.timedelta64(1, "h")
+    if values.dtype.kind in "OTU":
+        values = values.astype(str)
     try:
-        wanted = np.array(text).astype(values.dtype)
+        found = np.flatnonzero(values == np.array(text).astype(values.dtype))
     except ValueError:
-        wanted = np.array(np.nan)
-    found = np.flatnonzero(values == wanted)
+        found = np.array([], dtype=int)
     if not found.size:
         raise InputError(
             f"{dim} has no value {text}",
