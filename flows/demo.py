@@ -47,7 +47,7 @@ class Demo:
             members=self.members,
             lead_hours=6 * self.steps,
             device="cpu",
-            mirrors=(mirror,),
+            mirrors=(f"made-up={mirror}",),
             notice=NOTICE,
         )
 

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     mirrors: tuple[str, ...] = Field(
         ("ecmwf", "google", "aws"),
         min_length=1,
-        description="mirrors in order of preference: names, or addresses in ECMWF's layout",
+        description="mirrors in order of preference: names, or NAME=ADDRESS in ECMWF's layout",
     )
     deadline_hours: float = Field(
         9.0, gt=0, description="hours after the initial time when waiting for an analysis ends"

@@ -47,13 +47,14 @@ def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
     return cycle.history(variant.history_count, variant.history_spacing_hours)
 
 
-def mirror(name: str) -> Source:
-    """A mirror by its name, or any address that is laid out like ECMWF's."""
-    return Source("custom", name) if "://" in name else source_named(name)
+def mirror(text: str) -> Source:
+    """A mirror by its name, or NAME=ADDRESS of anything that is laid out like ECMWF's."""
+    name, _, address = text.partition("=")
+    return Source(name, address) if address else source_named(name)
 
 
 def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
-    """Wait for the analysis of `cycle`; the name or address of the first mirror that has it."""
+    """Wait for the analysis of `cycle`; the first of the settings' mirrors that has it."""
     with _recorded("wait", cycle, settings, report, f"waiting for the analysis of {cycle}"):
         if (held := verified_manifest(settings.downloads / cycle.id, cycle)) is not None:
             return held.source
@@ -69,6 +70,8 @@ def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Pa
     """Fetch the 82 fields of the analysis; the folder they lie in, with their manifest."""
     folder = settings.downloads / cycle.id
     with _recorded("fetch", cycle, settings, report, f"fetching {cycle}") as advance:
+        if verified_manifest(folder, cycle) is not None:
+            return folder
         megabytes = 1_000_000
         fetch_analysis(
             cycle,

@@ -56,7 +56,7 @@ def test_every_command_is_accepted(line: str) -> None:
 
 def test_the_extras_exist() -> None:
     asked = {
-        name for extra in re.findall(r"'\.\[([a-z,]+)\]'", README) for name in extra.split(",")
+        name for extra in re.findall(r"'\.\[([a-z0-9,]+)\]'", README) for name in extra.split(",")
     }
     project = (ROOT / "pyproject.toml").read_text()
     assert asked

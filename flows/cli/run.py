@@ -98,7 +98,7 @@ def _demo_in_prefect(chosen: Demo, console: Console) -> None:
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of all that is made.")
 @click.option("--published-root", help="Folder, s3:// or gs:// that readers look at.")
 @click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of the weights.")
-@click.option("--mirror", "mirrors", multiple=True, help="Mirror by name or address; repeatable.")
+@click.option("--mirror", "mirrors", multiple=True, help="Mirror by name, or NAME=ADDRESS; repeatable.")
 def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **options: Any) -> None:
     """Bring one CYCLE (such as 2026-11-23T00Z) from the analysis to the published Zarr.
 

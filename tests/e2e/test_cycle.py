@@ -43,7 +43,7 @@ def test_members_start_from_the_analysis_and_part(finished: DemoFolder) -> None:
     archive = xr.open_zarr(finished.data / "analyses.zarr", chunks=None)
     started = forecast["geopotential"].isel(init_time=0, lead_time=0)
     analysis = archive["geopotential"].sel(time=CYCLE.init_time)
-    np.testing.assert_allclose(started.isel(number=0), analysis, rtol=2**-15)
+    np.testing.assert_allclose(started.isel(number=0), analysis, atol=2.0)
     np.testing.assert_array_equal(started.isel(number=0), started.isel(number=1))
     ended = forecast["temperature"].isel(init_time=0, lead_time=-1).sel(level=850)
     assert float(abs(ended.isel(number=0) - ended.isel(number=1)).mean()) > 0.01
