@@ -60,6 +60,11 @@ class Sizes:
         return {"number": self.number, "lead_time": self.lead_time, **fixed}[dim]
 
 
+def chunk_name(*indices: int) -> str:
+    """File name of a stored object in its array's folder. With dots: no folders per shard."""
+    return ".".join(("c", *map(str, indices)))
+
+
 def array_document(
     dims: Sequence[str],
     shape: Sequence[Size],
@@ -75,7 +80,7 @@ def array_document(
         "shape": list(shape),
         "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": fill_value,
         "codecs": list(codecs),
         "attributes": dict(attributes),

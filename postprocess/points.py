@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
-from mosaic_core.contract.variables import LEVELS, channel
+from mosaic_core.contract.variables import channel
 from postprocess.forecast_spec import ForecastSpec
-from postprocess.layout import POINT_CHANNELS, POINT_TILE, points_document
+from postprocess.layout import POINT_CHANNELS, POINT_TILE, chunk_name, points_document
+from postprocess.rows import shard_path
 from postprocess.shards import decode_chunk, encode_chunk, encode_index, split_shard
 from postprocess.store_files import (
     disk_errors,
@@ -57,7 +58,7 @@ def write_points(forecast: Path, path: Path, spec: ForecastSpec) -> None:
 
 def _write_channel(forecast: Path, partial: Path, name: str, spec: ForecastSpec) -> None:
     values = _channel_values(forecast, name, spec)
-    shard = partial.joinpath(name, "c", "0", "0", "0", "0", "0")
+    shard = partial / name / chunk_name(0, 0, 0, 0, 0)
     shard.parent.mkdir(parents=True)
     with shard.open("wb") as file:
         lengths = []
@@ -83,7 +84,7 @@ def _channel_values(forecast: Path, name: str, spec: ForecastSpec) -> NDArray[np
     leads = len(spec.lead_times)
     values = np.empty((len(spec.numbers), leads, *_MAP_SHAPE), dtype=np.float32)
     for member in range(len(spec.numbers)):
-        path = shard_path(forecast, name, member)
+        path = shard_path(forecast, channel(name), member)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -95,10 +96,3 @@ def _channel_values(forecast: Path, name: str, spec: ForecastSpec) -> NDArray[np
         for lead, chunk in enumerate(split_shard(content, leads, str(path))):
             values[member, lead] = decode_chunk(chunk, _MAP_SHAPE, str(path))
     return values
-
-
-def shard_path(forecast: Path, name: str, member: int) -> Path:
-    """File of the shard that holds all leads of one member of a channel."""
-    entry = channel(name)
-    level = [] if entry.level_hpa is None else [str(LEVELS.index(entry.level_hpa))]
-    return forecast.joinpath(entry.variable.name, "c", "0", str(member), "0", *level, "0", "0")

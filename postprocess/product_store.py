@@ -25,6 +25,7 @@ from postprocess.layout import (
     QUANTIZATION,
     Document,
     array_document,
+    chunk_name,
     group_document,
     quantization_array,
     sharded,
@@ -172,7 +173,7 @@ def _document(array: _Array) -> Document:
 
 def _write_array(directory: Path, array: _Array) -> None:
     for key, content in _objects(array):
-        target = directory.joinpath("c", *map(str, key))
+        target = directory / chunk_name(*key)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
 

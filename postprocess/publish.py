@@ -25,6 +25,7 @@ from mosaic_core.contract.artifacts import Pointer
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError, StoreError
 from postprocess.catalog import update_catalog
+from postprocess.layout import chunk_name
 from postprocess.manifest import MANIFEST, Manifest, ObjectRecord, claim_key, digest, run_path
 from postprocess.objects.root import IMMUTABLE, MUTABLE, ObjectRoot, open_root
 from postprocess.pointer import (
@@ -154,7 +155,7 @@ def _forecast_facts(store: Path, cycle: Cycle) -> dict[str, Any]:
         attributes: dict[str, Any] = document["attributes"]
         arrays = document["consolidated_metadata"]["metadata"]
         members = int(arrays["number"]["shape"][0])
-        hours = np.frombuffer((store / "lead_time" / "c" / "0").read_bytes()[:-4], dtype="<i8")
+        hours = np.frombuffer((store / "lead_time" / chunk_name(0)).read_bytes()[:-4], dtype="<i8")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"no whole forecast store ({type(error).__name__}: {error})",

@@ -18,7 +18,7 @@ from mosaic_core.contract.variables import LEVELS, Channel
 
 MANTISSA_BITS = 23
 ALGORITHM = "bitround"
-IMPLEMENTATION = "mosaic-ops postprocess.rounding, round half to even"
+IMPLEMENTATION = "mosaic-ops postprocess.rounding, to nearest, ties away from zero"
 
 # Bits by variable; per level where one number does not fit all, in the order of LEVELS (50 to
 # 1000 hPa). Largest change of power at any degree up to 110, measured on ERA5 and IFS analyses:
@@ -27,14 +27,15 @@ KEEP_BITS: Mapping[str, int | tuple[int, ...]] = {
     # 0.03 K; 500 hPa: 2.4 % with 12 bits, 0.8 % with 13. The tropics from 500 to 700 hPa are
     # above 256 K, where a step is twice as long.
     "temperature": (12, 12, 12, 12, 12, 12, 12, 13, 13, 13, 12, 12, 12),
-    # A step of 1 to 2 m2 s-2 (0.2 gpm) at every level, 1 in the smooth stratosphere; 500 hPa: 3.1 % with 13, 1.8 % with 14;
-    # 250 hPa: 4 % with 14, 1 % with 15; 850 hPa: 3.3 % with 11, 1.2 % with 12.
+    # A step of 1 to 2 m2 s-2 (0.2 gpm) at every level, of 1 in the smooth stratosphere. 500 hPa:
+    # 3.1 % with 13, 1.8 % with 14; 250 hPa: 4 % with 14, 1 % with 15; 850 hPa: 3.3 % with 11,
+    # 1.2 % with 12.
     "geopotential": (17, 17, 16, 15, 15, 15, 15, 14, 14, 13, 12, 12, 12),
     "mean_sea_level_pressure": 14,  # 2 Pa; 1.1 %, 4.8 % with 12
-    "10m_u_component_of_wind": 8,  # 0.06 m s-1; 0.3 %: zero mean and a flat spectrum
-    "10m_v_component_of_wind": 8,
-    "u_component_of_wind": 8,
-    "v_component_of_wind": 8,
+    "10m_u_component_of_wind": 7,  # 0.06 m s-1 up to 32 m s-1; 0.4 %: zero mean, flat spectrum
+    "10m_v_component_of_wind": 7,
+    "u_component_of_wind": 7,  # and 0.12 m s-1 in the jets
+    "v_component_of_wind": 7,
     # 0.4 % of the value; 150 hPa: 0.7 %. Above it the air is evenly dry, a small signal on a
     # large offset as in temperature.
     "specific_humidity": (12, 10, 8, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7),
@@ -59,24 +60,20 @@ def keep_bits(channel: Channel, rounding: str) -> int | None:
 
 
 def bit_round(values: NDArray[np.float32], bits: int) -> None:
-    """Round float32 `values` (C-contiguous) in place to `bits` mantissa bits, half to even.
+    """Round float32 `values` (C-contiguous) in place to `bits` mantissa bits; see `round_into`."""
+    round_into(values, values, bits)
 
-    NaN and infinities keep their bits.
+
+def round_into(target: NDArray[np.float32], source: NDArray[np.float32], bits: int | None) -> None:
+    """Copy `source` into `target` (both C-contiguous), rounded to `bits` mantissa bits.
+
+    To the nearest, ties away from zero; None copies only. Infinities and quiet NaN stay what they
+    are. Integer arithmetic on the bit patterns, in two passes: it costs a tenth of the packing.
     """
-    finite = np.isfinite(values)
-    if finite.all():
-        _round_finite(values, bits)
+    if bits is None:
+        np.copyto(target, source)
         return
-    rounded = values.copy()
-    _round_finite(rounded, bits)
-    values[finite] = rounded[finite]
-
-
-def _round_finite(values: NDArray[np.float32], bits: int) -> None:
     dropped = MANTISSA_BITS - bits
-    pattern = values.view(np.uint32)
-    carry = pattern >> np.uint32(dropped)
-    carry &= np.uint32(1)
-    carry += np.uint32((1 << (dropped - 1)) - 1)
-    pattern += carry
-    pattern &= np.uint32((0xFFFFFFFF << dropped) & 0xFFFFFFFF)
+    pattern = target.view(np.uint32)
+    np.add(source.view(np.uint32), np.uint32(1 << (dropped - 1)), out=pattern)
+    np.bitwise_and(pattern, np.uint32((0xFFFFFFFF << dropped) & 0xFFFFFFFF), out=pattern)

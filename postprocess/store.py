@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import StoreError
-from mosaic_core.contract.grid import LATITUDE, LONGITUDE
-from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS, LEVELS
+from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.journal import Journal, cut_shard, trim_shard
 from postprocess.layout import forecast_document
-from postprocess.rounding import bit_round, keep_bits
-from postprocess.shards import encode_chunk, encode_index
+from postprocess.rows import MAP_SHAPE, append, fill, rows_of
+from postprocess.shards import encode_index
 from postprocess.store_files import (
     disk_errors,
     put_in_place,
@@ -41,7 +40,6 @@ from postprocess.store_files import (
 from postprocess.structure import guard, template_name
 
 _LOG = logging.getLogger(__name__)
-_MAP_SHAPE = (len(LATITUDE), len(LONGITUDE))
 
 
 @dataclass
@@ -55,24 +53,14 @@ class WriterReport:
     seconds_blocked: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One shard: its place in the fields, its file, and its rounding."""
-
-    index: int
-    member: int
-    channel: int
-    path: Path
-    bits: int | None
-
-
 class ForecastWriter:
     """Context manager that takes every ForecastStep of a run, in order, and makes `path`.
 
     `path` opens with plain `xarray.open_zarr`; there is nothing at `path` before it is whole.
 
-    `write` copies the step into one of `max_pending` buffers and returns; it waits only when all
-    of them are in use (back-pressure, measured in `report.seconds_blocked`). Leads that an
+    `write` rounds the step into one of `max_pending` buffers and returns; packing goes on in one
+    thread per core. It waits only when all buffers are in use (back-pressure, measured in
+    `report.seconds_blocked`). Leads that an
     earlier, interrupted writer completed are skipped: the same forecast gives the same bits.
     Leaving the block before the last lead keeps what there is for the next attempt.
 
@@ -94,7 +82,7 @@ class ForecastWriter:
         self._document = forecast_document(spec.sizes, spec.rounding, spec.attributes())
         guard(self._document, template_name("forecast", spec.rounding), spec.open_sizes)
         self._partial = path.with_name(f".{path.name}.partial")
-        self._rows = _rows(spec, self._partial)
+        self._rows = rows_of(spec, self._partial)
         self._journal = Journal(
             path.with_name(f".{path.name}.journal"), spec.content_key, len(self._rows)
         )
@@ -139,11 +127,11 @@ class ForecastWriter:
             self.report.leads_skipped += 1
             return
         self._harvest(leave=len(self._pending))
-        buffer = self._room(step.fields.shape)
-        np.copyto(buffer, step.fields)
+        buffer = self._room()
+        fill(buffer, step.fields, self._rows)
         count = len(self._lanes)
         futures = [
-            lane.submit(_append_rows, buffer, self._rows[first::count])
+            lane.submit(append, buffer, self._rows[first::count])
             for first, lane in enumerate(self._lanes)
         ]
         self._pending.append((buffer, futures))
@@ -170,7 +158,7 @@ class ForecastWriter:
                 ("lead_time", step.lead_time, spec.lead_times[step.step]),
                 ("numbers", step.numbers, spec.numbers),
                 ("channels", step.channels, CHANNEL_NAMES),
-                ("grid", step.fields.shape[2:], _MAP_SHAPE[::-1]),
+                ("grid", step.fields.shape[2:], MAP_SHAPE[::-1]),
             )
             if found != wanted
         ]
@@ -189,10 +177,10 @@ class ForecastWriter:
             remedy="write the steps in order, the analysis (step 0) first",
         )
 
-    def _room(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def _room(self) -> NDArray[np.float32]:
         if not self._free and self._buffer_count < self._max_pending:
             self._buffer_count += 1
-            return np.empty(shape, dtype=np.float32)
+            return np.empty((len(self._rows), *MAP_SHAPE), dtype=np.float32)
         if not self._free:
             started = time.perf_counter()
             self._harvest(leave=self._max_pending - 1)
@@ -262,33 +250,6 @@ class ForecastWriter:
             with row.path.open("ab") as file:
                 file.write(index)
             self.report.bytes_stored += len(index)
-
-
-def _rows(spec: ForecastSpec, directory: Path) -> list[_Row]:
-    rows: list[_Row] = []
-    for member in range(len(spec.numbers)):
-        for place, channel in enumerate(CHANNELS):
-            variable = channel.variable.name
-            level = [] if channel.level_hpa is None else [str(LEVELS.index(channel.level_hpa))]
-            path = directory.joinpath(variable, "c", "0", str(member), "0", *level, "0", "0")
-            bits = keep_bits(channel, spec.rounding)
-            rows.append(_Row(len(rows), member, place, path, bits))
-    return rows
-
-
-def _append_rows(fields: NDArray[np.float32], rows: list[_Row]) -> list[int]:
-    """Append one chunk to each row's shard; the lengths of the chunks."""
-    plane = np.empty(_MAP_SHAPE, dtype=np.float32)
-    lengths = []
-    for row in rows:
-        np.copyto(plane, fields[row.member, row.channel].T)
-        if row.bits is not None:
-            bit_round(plane, row.bits)
-        chunk = encode_chunk(plane)
-        with row.path.open("ab") as file:
-            file.write(chunk)
-        lengths.append(len(chunk))
-    return lengths
 
 
 def _is_finished(path: Path, spec: ForecastSpec) -> bool:

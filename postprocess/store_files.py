@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.files import sync_directory
-from postprocess.layout import Document, arrays_of
+from postprocess.layout import Document, arrays_of, chunk_name
 from postprocess.shards import with_crc
 
 
@@ -25,7 +25,7 @@ def write_coordinates(
     arrays = arrays_of(document)
     for name in arrays.keys() & coordinates.keys():
         values = coordinates[name]
-        chunk = directory.joinpath(name, "c", *["0"] * values.ndim)
+        chunk = directory / name / chunk_name(*[0] * values.ndim)
         chunk.parent.mkdir(parents=True, exist_ok=True)
         stored = values.astype(np.dtype(arrays[name]["data_type"]).newbyteorder("<"))
         chunk.write_bytes(with_crc(stored.tobytes()))

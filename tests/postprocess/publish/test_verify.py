@@ -33,7 +33,7 @@ def test_an_untouched_store_has_no_fault(published: str) -> None:
 
 def test_a_flipped_bit_is_named_from_every_address(published: str) -> None:
     root = open_root(published)
-    key = f"{RUN}/forecast.zarr/2m_temperature/c/0/1/0/0/0"
+    key = f"{RUN}/forecast.zarr/2m_temperature/c.0.1.0.0.0"
     content = bytearray(root.read(key))
     content[len(content) // 2] ^= 4
     root.write(key, bytes(content), cache=MUTABLE)
@@ -46,11 +46,11 @@ def test_a_flipped_bit_is_named_from_every_address(published: str) -> None:
 def test_every_kind_of_damage_is_named(published: str) -> None:
     root = open_root(published)
     store = f"{RUN}/ensemble.zarr"
-    root.delete([f"{store}/latitude/c/0"])
+    root.delete([f"{store}/latitude/c.0"])
     root.write(f"{store}/zarr.json", b"{}", cache=MUTABLE)
     root.write(f"{store}/extra", b"?", cache=MUTABLE)
     faults = {fault.key: fault.problem for fault in verify_store(published).faults}
-    assert faults.pop(f"{store}/latitude/c/0") == "missing"
+    assert faults.pop(f"{store}/latitude/c.0") == "missing"
     assert "bytes" in faults.pop(f"{store}/zarr.json")
     assert faults.pop(f"{store}/extra") == "is not in the manifest"
     assert faults == {}

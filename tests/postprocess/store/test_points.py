@@ -53,7 +53,7 @@ def test_making_it_again_gives_the_same_bytes(forecast: Path, tmp_path: Path) ->
 def test_a_damaged_forecast_is_refused(forecast: Path, tmp_path: Path, damage: str) -> None:
     copy = tmp_path / "forecast.zarr"
     copy.symlink_to(forecast)
-    shard = forecast / "geopotential/c/0/1/0/7/0/0"
+    shard = forecast / "geopotential/c.0.1.0.7.0.0"
     content = shard.read_bytes()
     changed = {"flip": bytes([content[0] ^ 1]) + content[1:], "cut": content[:100], "remove": None}
     try:

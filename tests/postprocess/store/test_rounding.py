@@ -5,14 +5,21 @@ import pytest
 
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.variables import CHANNELS, VARIABLES, channel
-from postprocess.rounding import KEEP_BITS, bit_round, keep_bits
+from postprocess.rounding import KEEP_BITS, bit_round, keep_bits, round_into
 
 
-def test_half_goes_to_even() -> None:
-    step = np.float32(2.0**-8)
-    values = np.array([1 + step / 2, 1 + 1.5 * step, 1 + 0.51 * step, 1.0], dtype=np.float32)
+def test_to_the_nearest_and_ties_away_from_zero() -> None:
+    step = 2.0**-8
+    values = np.array([1 + step / 2, -1 - step / 2, 1 + 0.49 * step, 1.0], dtype=np.float32)
     bit_round(values, 8)
-    assert values.tolist() == [1.0, 1 + 2 * step, 1 + step, 1.0]
+    assert values.tolist() == [1 + step, -1 - step, 1.0, 1.0]
+
+
+def test_without_bits_it_is_a_copy() -> None:
+    source = np.random.default_rng(0).normal(size=(24, 11)).astype(np.float32)
+    target = np.empty_like(source)
+    round_into(target, source, None)
+    assert np.array_equal(target, source)
 
 
 @pytest.mark.parametrize("bits", [1, 8, 14, 22])
@@ -26,8 +33,8 @@ def test_error_is_at_most_half_a_step(bits: int) -> None:
     assert np.array_equal(again, rounded)
 
 
-def test_not_finite_values_keep_their_bits() -> None:
-    odd = np.array([0x7FFFFFFF, 0x7FC00000, 0xFF800000, 0x7F800000], dtype=np.uint32)
+def test_infinities_and_quiet_nan_keep_their_bits() -> None:
+    odd = np.array([0xFFC00000, 0x7FC00000, 0xFF800000, 0x7F800000], dtype=np.uint32)
     values = np.append(odd.view(np.float32), np.float32(1.23456789))
     bit_round(values, 8)
     assert np.array_equal(values[:4].view(np.uint32), odd)

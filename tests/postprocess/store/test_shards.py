@@ -9,6 +9,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from mosaic_core.contract.errors import StoreError
 from postprocess.shards import (
+    COMPRESSION_LEVEL,
     decode_chunk,
     encode_chunk,
     encode_index,
@@ -31,11 +32,11 @@ def shard_of(fields: np.ndarray) -> bytes:
 
 def test_bytes_equal_those_of_zarr_python(tmp_path: Path) -> None:
     fields = maps(5)
+    codec = BloscCodec(typesize=4, cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="shuffle")
     array = zarr.create_array(
         tmp_path / "a", shape=fields.shape, shards=fields.shape, chunks=(1, *SHAPE),
         dtype="float32", fill_value=np.nan,
-        compressors=[BloscCodec(typesize=4, cname="zstd", clevel=3, shuffle="shuffle"),
-                     Crc32cCodec()],
+        compressors=[codec, Crc32cCodec()],
     )  # fmt: skip
     array[:] = fields
     assert (tmp_path / "a" / "c" / "0" / "0" / "0").read_bytes() == shard_of(fields)

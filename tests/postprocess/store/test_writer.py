@@ -96,7 +96,7 @@ def test_one_map_is_a_chunk_and_one_shard_holds_all_leads(stored: Path) -> None:
     assert isinstance(array, zarr.Array)
     assert array.chunks == (1, 1, 1, 1, 121, 240)
     assert array.shards == (1, 1, 3, 1, 121, 240)
-    assert len(list((stored / "geopotential" / "c").glob("0/*/0/*/0/0"))) == 2 * 13
+    assert len(list((stored / "geopotential").glob("c.0.*.0.*.0.0"))) == 2 * 13
 
 
 def test_same_forecast_same_bytes_with_any_number_of_workers(stored: Path, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_damage_to_a_half_written_store_costs_only_the_damaged_leads(
 ) -> None:
     path = tmp_path / "forecast.zarr"
     write_some(path, 2)
-    shard = tmp_path / ".forecast.zarr.partial" / "temperature/c/0/1/0/4/0/0"
+    shard = tmp_path / ".forecast.zarr.partial" / "temperature/c.0.1.0.4.0.0"
     content = bytearray(shard.read_bytes())
     content[-7] ^= 16
     shard.write_bytes(content)
@@ -207,7 +207,7 @@ def test_two_writers_of_one_store_do_not_meet(tmp_path: Path) -> None:
 
 def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
     writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
-    (tmp_path / ".f.zarr.partial/temperature/c/0/1/0/4/0/0").mkdir()
+    (tmp_path / ".f.zarr.partial/temperature/c.0.1.0.4.0.0").mkdir()
     writer.write(next(made_up.steps(made_up.spec())))
     with pytest.raises(StoreError, match="cannot write"):
         writer.close()

@@ -1,0 +1,232 @@
+"""Writing a forecast: our writer, plain to_zarr, zarr without shards, and the codec alone.
+
+    python tests/bench/store.py [--members N] [--leads N] [--repeat N]
+
+Fields have the spectra of real analyses (tests/postprocess/store/realistic.py). Every way writes
+the same float32 fields in this one run, in turn, N times; the table has medians. CPU seconds are
+those of the whole process and hold on a busy machine; wall seconds do not. The codec alone is
+blosc-zstd with byte shuffle on maps that are rounded and contiguous already, on one core: our
+writer is compared with it times the cores. Writes tests/bench/results/store.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+sys.path[:0] = [
+    str(Path(__file__).parents[2]),
+    str(Path(__file__).parents[1] / "postprocess/store"),
+]
+
+import made_up  # noqa: E402
+import realistic  # noqa: E402
+
+from mosaic_core.contract.artifacts import ForecastStep  # noqa: E402
+from mosaic_core.contract.grid import LATITUDE, LONGITUDE  # noqa: E402
+from mosaic_core.contract.schema import channels_to_dataset  # noqa: E402
+from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS  # noqa: E402
+from postprocess.rounding import bit_round, keep_bits  # noqa: E402
+from postprocess.shards import COMPRESSION_LEVEL, encode_chunk  # noqa: E402
+from postprocess.store import ForecastWriter  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "store.json"
+PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "google-crc32c", "dask")
+RIVAL_LEADS = 4  # the rivals hold their whole dataset in memory; rates are per MB
+FULL_CYCLE_MAPS = 24 * 41 * 82
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way of writing: medians over the repeats."""
+
+    name: str
+    wall_s: float
+    cpu_s: float
+    float32_mb: float
+    stored_mb: float
+
+    @property
+    def mb_per_cpu_s(self) -> float:
+        """float32 in per CPU second."""
+        return self.float32_mb / self.cpu_s
+
+    @property
+    def mb_per_wall_s(self) -> float:
+        """float32 in per second."""
+        return self.float32_mb / self.wall_s
+
+
+def make_fields(members: int, leads: int) -> list[np.ndarray]:
+    """Per lead (number, channel, longitude, latitude); turned copies of a few made fields."""
+    made = [realistic.fields(seed) for seed in range(3)]
+    turn = np.random.default_rng(0)
+    some = [
+        np.stack([np.roll(made[(m + s) % 3], turn.integers(240), axis=1) for m in range(members)])
+        for s in range(min(leads, RIVAL_LEADS))
+    ]
+    return [some[lead % len(some)] for lead in range(leads)]
+
+
+def our_writer(fields: list[np.ndarray], folder: Path) -> int:
+    """ForecastWriter with one worker per core, as the pipeline uses it."""
+    spec = made_up.spec(members=len(fields[0]), leads=len(fields))
+    with ForecastWriter(folder / "forecast.zarr", spec) as writer:
+        for step, lead in enumerate(spec.lead_times):
+            writer.write(
+                ForecastStep(spec.init_time, step, lead, spec.numbers, CHANNEL_NAMES, fields[step])
+            )
+    return _size(folder)
+
+
+def plain_to_zarr(dataset: xr.Dataset, folder: Path) -> int:
+    """Dataset.to_zarr with its defaults."""
+    dataset.to_zarr(folder / "plain.zarr")
+    return _size(folder)
+
+
+def unsharded(dataset: xr.Dataset, folder: Path) -> int:
+    """to_zarr with our chunks and codecs, one file per map, not rounded by us."""
+    codecs = [
+        BloscCodec(typesize=4, cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="shuffle"),
+        Crc32cCodec(),
+    ]
+    encoding = {
+        name: {
+            "chunks": (1,) * (array.ndim - 2) + array.shape[-2:],
+            "compressors": codecs,
+        }
+        for name, array in dataset.data_vars.items()
+    }
+    dataset.to_zarr(folder / "unsharded.zarr", encoding=encoding)
+    return _size(folder)
+
+
+def _rounded(fields: list[np.ndarray]) -> list[np.ndarray]:
+    planes = []
+    for lead in fields:
+        for index, channel in enumerate(CHANNELS):
+            plane = np.ascontiguousarray(lead[0, index].T)
+            bit_round(plane, keep_bits(channel, "default") or 0)
+            planes.append(plane)
+    return planes
+
+
+def _dataset(fields: list[np.ndarray], *, rounded: bool) -> xr.Dataset:
+    array = np.stack(fields, axis=1).transpose(0, 1, 2, 4, 3)
+    if rounded:
+        array = np.ascontiguousarray(array)
+        for index, channel in enumerate(CHANNELS):
+            for plane in array[:, :, index].reshape(-1, len(LATITUDE), len(LONGITUDE)):
+                bit_round(plane, keep_bits(channel, "default") or 0)
+    leading = {"number": np.arange(array.shape[0]), "lead_time": np.arange(array.shape[1])}
+    return channels_to_dataset(array, leading)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def measure(name: str, work: Callable[[Path], int], mb: float, repeat: int) -> Timing:
+    """Medians over `repeat` runs, each in a fresh folder."""
+    walls, cpus, stored = [], [], 0
+    for _ in range(repeat):
+        folder = Path(tempfile.mkdtemp(prefix="mosaic-bench-"))
+        started, cpu = time.perf_counter(), time.process_time()
+        stored = work(folder)
+        walls.append(time.perf_counter() - started)
+        cpus.append(time.process_time() - cpu)
+        shutil.rmtree(folder)
+    return Timing(name, statistics.median(walls), statistics.median(cpus), mb, stored / 1e6)
+
+
+def timings(members: int, leads: int, repeat: int) -> Iterator[Timing]:
+    """Every way on the same fields; the datasets are made before their clock starts."""
+    fields = make_fields(members, leads)
+    mb = sum(lead.nbytes for lead in fields) / 1e6
+    few = fields[:RIVAL_LEADS]
+    few_mb = sum(lead.nbytes for lead in few) / 1e6
+    planes = _rounded(few)
+    encode = lambda _: sum(len(encode_chunk(plane)) for plane in planes)  # noqa: E731
+    yield measure("codec alone, one core", encode, few_mb / members, repeat)
+    yield measure("our writer", lambda folder: our_writer(fields, folder), mb, repeat)
+    yield measure("codec alone, again", encode, few_mb / members, repeat)
+    plain = _dataset(few, rounded=False)
+    yield measure("to_zarr, defaults", lambda folder: plain_to_zarr(plain, folder), few_mb, repeat)
+    rounded = _dataset(few, rounded=True)
+    yield measure(
+        "zarr unsharded, our codecs", lambda folder: unsharded(rounded, folder), few_mb, 1
+    )
+
+
+def main() -> None:
+    """Run and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--leads", type=int, default=12)
+    parser.add_argument("--repeat", type=int, default=3)
+    chosen = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    found = list(timings(chosen.members, chosen.leads, chosen.repeat))
+    by_name = {timing.name: timing for timing in found}
+    ours, plain = by_name["our writer"], by_name["to_zarr, defaults"]
+    codec = (
+        by_name["codec alone, one core"].mb_per_cpu_s + by_name["codec alone, again"].mb_per_cpu_s
+    ) / 2
+    maps = chosen.members * chosen.leads * len(CHANNELS)
+    summary = {
+        "share_of_codec_limit_by_cpu": ours.mb_per_cpu_s / codec,
+        "times_plain_to_zarr_by_cpu": ours.mb_per_cpu_s / plain.mb_per_cpu_s,
+        "times_plain_to_zarr_by_wall": ours.mb_per_wall_s / plain.mb_per_wall_s,
+        "share_of_codec_limit_by_wall": ours.mb_per_wall_s / codec / cores,
+        "cores_kept_busy": ours.cpu_s / ours.wall_s,
+        "bytes_per_cycle_gb": ours.stored_mb * FULL_CYCLE_MAPS / maps / 1e3,
+    }
+    print(
+        f"{'way':30} {'wall s':>8} {'CPU s':>8} {'MB/CPU s':>9} {'MB/s wall':>9} {'stored MB':>9}"
+    )
+    for timing in found:
+        print(
+            f"{timing.name:30} {timing.wall_s:8.2f} {timing.cpu_s:8.2f} "
+            f"{timing.mb_per_cpu_s:9.1f} {timing.float32_mb / timing.wall_s:9.1f} "
+            f"{timing.stored_mb:9.1f}"
+        )
+    for name, value in summary.items():
+        print(f"{name:32} {value:8.3f}")
+    RESULTS.parent.mkdir(exist_ok=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    document = {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "device": f"{platform.processor() or platform.machine()}, {cores} cores",
+        "load": os.getloadavg(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "members": chosen.members,
+        "leads": chosen.leads,
+        "zarr": zarr.config.get("codec_pipeline.path"),
+        "timings": [asdict(timing) for timing in found],
+        "summary": summary,
+    }
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
