@@ -22,6 +22,8 @@ COMMANDS = {
     "regrid": ("flows.cli.ingest", "regrid", "A 0.25 degree GRIB file to NetCDF on 1.5 degrees."),
     "cyclones": ("flows.cli.products", "cyclones", "Nodes of tropical cyclones in any CF file."),
     "spectra": ("flows.cli.products", "spectra", "Kinetic-energy spectra of any CF file."),
+    "products": ("flows.cli.products", "products", "The products of a stored forecast again."),
+    "plot": ("flows.cli.products", "plot", "Figures of a run's stores, PNG or SVG."),
     "synthetic": ("flows.cli.synthetic", "synthetic", "The made-up atmosphere and its mirror."),
     "status": ("flows.cli.operations", "status", "Every cycle, stage by stage; how soon it came."),
     "reconcile": ("flows.cli.operations", "reconcile", "Finish crashed, late and missing cycles."),
