@@ -199,6 +199,7 @@ def decode(handle: Any, where: str) -> Field:
     """Header, axes and values of an open message on a regular latitude-longitude grid."""
     with _refusing(where):
         header = read_header(handle)
+    with _refusing(f"{where} ({header.key})"):
         latitude, longitude = _axes(handle, header, where)
         values = _values(handle).reshape(latitude.size, longitude.size)
     values = _without_sentinel(values, header)

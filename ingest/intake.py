@@ -16,6 +16,7 @@ from ingest.fetch import MANIFEST, Progress, fetch_analysis
 from ingest.gate.reference import Reference
 from ingest.gate.verdict import Verdict
 from ingest.sources import Source
+from ingest.stores import StoreSource, read_store
 from ingest.transfer import TransferPolicy
 from mosaic_core.contract.artifacts import StoreRef
 from mosaic_core.contract.cycle import Cycle
@@ -33,7 +34,7 @@ class Intake:
 
 def take_in(
     cycle: Cycle,
-    sources: Sequence[Source],
+    sources: Sequence[Source | StoreSource],
     *,
     downloads: Path,
     archive: Path,
@@ -81,11 +82,13 @@ def _held(cycle: Cycle, archive: Path) -> Intake | None:
 
 def _analysis(
     cycle: Cycle,
-    source: Source,
+    source: Source | StoreSource,
     folder: Path,
     progress: Progress | None,
     policy: TransferPolicy | None,
 ) -> xr.Dataset:
+    if isinstance(source, StoreSource):
+        return read_store(source, cycle)
     manifest = fetch_analysis(cycle, source, folder, progress=progress, policy=policy)
     return build_analysis(manifest, folder)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ingest.gate.verdict import Verdict
     from ingest.plan import Stretch
     from ingest.sources import Source
+    from ingest.stores import StoreSource
 
 Progress = Callable[[int, int], None]
 
@@ -54,10 +55,18 @@ def _reference(settings: Settings) -> Reference | None:
     return Reference.load(settings.weights, settings.variant) if stats.exists() else None
 
 
-def _mirrors(names: tuple[str, ...]) -> list[Source]:
+def _sources(names: tuple[str, ...]) -> list[Source | StoreSource]:
+    """Mirrors and stores by name; an address is a store if it ends in .zarr, else a mirror."""
     from ingest.sources import Source, source_named
+    from ingest.stores import WEATHERBENCH, StoreSource
 
-    return [Source("custom", name) if "://" in name else source_named(name) for name in names]
+    known: dict[str, Source | StoreSource] = {store.name: store for store in WEATHERBENCH}
+    for name in names:
+        if name.rstrip("/").endswith(".zarr"):
+            known[name] = StoreSource(name, name)
+        elif "://" in name:
+            known[name] = Source("custom", name)
+    return [known[name] if name in known else source_named(name) for name in names]
 
 
 class _CycleByDefault(click.Group):
@@ -82,7 +91,7 @@ def ingest() -> None:
     "names",
     multiple=True,
     metavar="NAME|URL",
-    help="Mirror by name, or any address in ECMWF's layout; repeatable, in order.",
+    help="Mirror or store by name, an address in ECMWF's layout, or a .zarr; repeatable.",
 )
 @click.option("--correct", metavar="REASON", help="Replace an archived analysis; the reason.")
 @_CONFIG
@@ -104,7 +113,7 @@ def cycle(
     with _bar(f"fetching {wanted}", "MB") as progress:
         intake = take_in(
             wanted,
-            _mirrors(names or settings.mirrors),
+            _sources(names or settings.mirrors),
             downloads=settings.downloads,
             archive=settings.archive,
             reference=_reference(settings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -19,7 +20,6 @@ class Outcome(StrEnum):
     UNCHECKED = "unchecked"
 
 
-_SHOWN = 12
 _SEVERITY = (Outcome.UNCHECKED, Outcome.PASS, Outcome.WARN, Outcome.REFUSE)
 
 
@@ -101,14 +101,16 @@ class Verdict:
         }
 
     def require(self, where: str) -> Verdict:
-        """The verdict itself unless it refuses; DataError names every check that does."""
-        refused = self.of(Outcome.REFUSE)
-        if refused:
-            lines = [told(finding) for finding in refused[:_SHOWN]]
-            if len(refused) > _SHOWN:
-                lines.append(f"and {len(refused) - _SHOWN} more")
+        """The verdict itself unless it refuses: then a DataError with the worst of each check."""
+        refused = Verdict(self.of(Outcome.REFUSE))
+        if refused.findings:
+            counts = Counter(finding.check for finding in refused.findings)
+            lines = [
+                f"\n  - {told(finding)}{_and_others(counts[finding.check] - 1)}"
+                for finding in refused.worst_by_check()
+            ]
             raise DataError(
-                "the gate refuses this analysis:\n  - " + "\n  - ".join(lines),
+                "the gate refuses this analysis:" + "".join(lines),
                 where=where,
                 remedy="take it from another source; start from the cycle before if all agree",
             )
@@ -122,6 +124,10 @@ def told(finding: Finding) -> str:
         f"{finding.check}{subject}: {finding.value:.4g}, limit {finding.limit:.4g} "
         f"({finding.reason})"
     )
+
+
+def _and_others(count: int) -> str:
+    return f"; and {count} more of this check" if count else ""
 
 
 def _nearness(finding: Finding) -> tuple[int, float]:

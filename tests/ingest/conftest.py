@@ -15,8 +15,10 @@ import eccodes
 import numpy as np
 import pytest
 
+from ingest.gate.reference import Reference
 from ingest.index import channel_key
 from ingest.sources import Source, analysis_files
+from ingest.synthetic.atmosphere import Atmosphere
 from ingest.transfer import TransferPolicy
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.variables import CHANNELS, Channel
@@ -320,6 +322,23 @@ def policy() -> TransferPolicy:
     return TransferPolicy(
         connect_seconds=1.0, read_seconds=0.4, total_seconds=20.0, attempts=4,
         backoff_seconds=0.01, backoff_limit_seconds=0.05,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def made_up_air() -> Atmosphere:
+    return Atmosphere.model()
+
+
+@pytest.fixture(scope="session")
+def made_up_reference(made_up_air: Atmosphere) -> Reference:
+    """Statistics as a model of this made-up atmosphere would carry them, unweighted."""
+    days = ["2025-01-15T00Z", "2025-04-15T06Z", "2025-07-15T12Z", "2025-10-15T18Z"]
+    year = np.stack([made_up_air.fields(Cycle.parse(day).init_time) for day in days])
+    wide, ground = year.astype(np.float64), made_up_air.planet
+    return Reference(
+        wide.mean(axis=(0, 2, 3)), wide.std(axis=(0, 2, 3)),
+        ground.geopotential_at_surface, ground.land_sea_mask,
     )  # fmt: skip
 
 
