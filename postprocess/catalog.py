@@ -19,6 +19,7 @@ from pydantic import Field
 from mosaic_core.contract.artifacts import Pointer, Sha256
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError
+from mosaic_core.contract.files import write_atomic
 from postprocess.manifest import SCHEMA_VERSION, Manifest, Record
 from postprocess.objects.root import MUTABLE, ObjectRoot
 from postprocess.pointer import current_key, manifest_of, read_checked
@@ -215,3 +216,19 @@ def schemas() -> dict[str, str]:
         + "\n"
         for name, model in documents.items()
     }
+
+
+def schema_faults() -> list[str]:
+    """Checked-in schemas that are not what the code makes."""
+    return [
+        f"{name} differs"
+        for name, text in schemas().items()
+        if not (path := schema_directory() / name).is_file() or path.read_text() != text
+    ]
+
+
+def write_schemas() -> list[Path]:
+    """Write every schema again; the paths written."""
+    for name, text in schemas().items():
+        write_atomic(schema_directory() / name, text.encode())
+    return [schema_directory() / name for name in schemas()]

@@ -43,7 +43,7 @@ class ForecastSpec:
         """SHA-256 of all that decides the bits of the data: a half-written store with another
         key is not continued."""
         made = asdict(self.provenance)
-        decisive = ("model_variant", "weights_sha256", "code_version", "precision")
+        decisive = ("model_variant", "weights_sha256", "code_version", "precision", "batch_size")
         facts = {
             "init_time": str(self.init_time.astype("datetime64[h]")),
             "numbers": list(self.numbers),
@@ -60,6 +60,8 @@ class ForecastSpec:
             **FIXED_ATTRIBUTES,
             **self.provenance.attributes(),
             **coverage(self.init_time, self.lead_times[-1]),
+            "members": list(self.numbers),
+            "lead_hours": self.lead_hours,
             "rounding": self.rounding,
             "content_key": self.content_key,
         }

@@ -46,6 +46,9 @@ RUN_ATTRIBUTES = (
     "weights_sha256",
     "code_version",
     "precision",
+    "batch_size",
+    "members",
+    "lead_hours",
     "input_analyses",
     "member_health",
     "comment",
@@ -62,7 +65,8 @@ class Provenance:
 
     `input_analyses` has one line per analysis: its time, source and gate verdict.
     `member_health` has one line per unhealthy member; empty when all are healthy.
-    `comment` is for the reader's eyes, such as that the weights are random.
+    `comment` is for the reader's eyes, such as that the weights are random. `batch_size` is how
+    many members the model computed at once: with another one the last bits differ.
     """
 
     run_id: str
@@ -74,6 +78,7 @@ class Provenance:
     input_analyses: tuple[str, ...] = ()
     member_health: tuple[str, ...] = ()
     comment: str = ""
+    batch_size: int = 1
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a store."""
@@ -86,6 +91,7 @@ class Provenance:
             "weights_sha256": self.weights_sha256,
             "code_version": self.code_version,
             "precision": self.precision,
+            "batch_size": self.batch_size,
             "input_analyses": list(self.input_analyses),
             "member_health": list(self.member_health),
             "comment": self.comment,

@@ -112,6 +112,12 @@ def published_cycle(root: Path | str, cycle: Cycle) -> Manifest | None:
     return current_manifest(open_root(root), cycle)
 
 
+def repair_latest(root: ObjectRoot) -> None:
+    """Set `latest.json` right if it leads nowhere or lags behind the newest cycle."""
+    for manifest in [newest for _, newest in cycle_manifests(root)][-1:]:
+        advance_latest(root, manifest)
+
+
 def advance_latest(root: ObjectRoot, manifest: Manifest) -> None:
     """Move `latest.json` to `manifest` unless it stands at something better.
 

@@ -45,6 +45,15 @@ def template_directory() -> Path:
     return Path(str(resources.files("postprocess"))) / "templates"
 
 
+def template_faults() -> list[str]:
+    """Every way in which a checked-in template differs from what the code makes."""
+    return [
+        f"{name}.json {fault}"
+        for name, made in template_documents().items()
+        for fault in differences(json.loads(checked_in(name)), made)
+    ]
+
+
 def write_templates() -> list[Path]:
     """Write every template again; the paths written."""
     paths = []
@@ -61,7 +70,7 @@ def checked_in(name: str) -> str:
     path = template_directory() / f"{name}.json"
     if not path.is_file():
         raise StoreError(
-            f"no template {name!r}", where=str(path), remedy="mosaic-ops store templates --write"
+            f"no template {name!r}", where=str(path), remedy="mosaic-ops templates --write"
         )
     return path.read_text()
 
@@ -77,7 +86,7 @@ def guard(document: Document, name: str, sizes: Mapping[str, int]) -> None:
         listed = "\n  - ".join(found)
         raise StoreError(
             f"the store would not have the reviewed structure {name!r}:\n  - {listed}",
-            remedy="if the change is meant: mosaic-ops store templates --write, then review it",
+            remedy="if the change is meant: mosaic-ops templates --write, then review it",
         )
 
 

@@ -1,0 +1,135 @@
+"""`mosaic-ops catalog`, `verify-store`, `retain`, `rebuild` and `templates`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from mosaic_core.contract.cycle import Cycle
+
+
+@click.command()
+@click.argument("root")
+@click.option("--rebuild", is_flag=True, help="Make the index and the pointer again from the runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print index.json as it is.")
+def catalog(root: str, rebuild: bool, as_json: bool) -> None:
+    """What is published at ROOT (a folder, s3:// or gs://), the newest cycle first."""
+    from postprocess.catalog import read_index, update_catalog
+    from postprocess.objects.root import open_root
+    from postprocess.publish import repair_latest
+
+    target = open_root(root)
+    if rebuild:
+        repair_latest(target)
+    index = update_catalog(target, rebuild=True) if rebuild else read_index(target)
+    if as_json:
+        click.echo(index.to_bytes().decode(), nl=False)
+        return
+    if not index.cycles:
+        click.echo(f"nothing is published at {target.address}")
+    for entry in index.cycles:
+        there = " ".join(store.name for store in entry.stores if store.available)
+        mark = "*" if entry.cycle == index.latest else " "
+        click.echo(
+            f"{mark} {entry.cycle}  {entry.members} members  {entry.lead_hours:4d} h  "
+            f"{entry.bytes / 1e6:9.1f} MB  since {entry.available_at:%Y-%m-%d %H:%MZ}  {there}"
+        )
+
+
+@click.command("verify-store")
+@click.argument("address")
+def verify_store(address: str) -> None:
+    """Read everything at ADDRESS and compare it with its manifest.
+
+    ADDRESS is a root, a run's folder or a store in it. Every object that is not what it was is
+    named; the exit code is then 7.
+    """
+    from mosaic_core.contract.errors import StoreError
+    from postprocess.verify import verify_store as verify
+
+    found = verify(address)
+    for fault in found.faults:
+        click.echo(f"{fault.key}: {fault.problem}")
+    if found.faults:
+        raise StoreError(
+            f"{len(found.faults)} faults in {found.objects} objects",
+            where=address,
+            remedy="publish the cycle again, or rebuild it from its recipe",
+        )
+    click.echo(f"{found.objects} objects, {found.bytes / 1e6:.1f} MB: all as published")
+
+
+@click.command()
+@click.argument("root")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="KIND=RULE",
+    help="What stays: forecast=30d (days), points=40n (newest cycles), or both: 30d,40n. "
+    "Repeatable; 'other' is every kind without a rule.",
+)
+@click.option(
+    "--grace-hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Between the announcement that something goes and its removal.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go, and how many bytes.")
+def retain(root: str, keep: tuple[str, ...], grace_hours: float, dry_run: bool) -> None:
+    """Remove from ROOT what the retention rules let go. The newest cycle always stays."""
+    from postprocess.objects.root import open_root
+    from postprocess.retention import parse_rules
+    from postprocess.retention import retain as carry_out
+
+    removals = carry_out(
+        open_root(root), parse_rules(keep), grace=timedelta(hours=grace_hours), dry_run=dry_run
+    )
+    for removal in removals:
+        click.echo(
+            f"{removal.stage:9} {removal.what}  {removal.objects} objects  "
+            f"{removal.bytes / 1e6:.1f} MB  ({removal.reason})"
+        )
+    size = sum(removal.bytes for removal in removals if removal.stage == "delete")
+    verb = "would be deleted" if dry_run else "deleted"
+    click.echo(f"{size / 1e6:.1f} MB {verb}")
+
+
+@click.command()
+@click.argument("cycle")
+@click.option("--root", required=True, help="Where the cycle was published.")
+@click.option("--weights", required=True, type=click.Path(path_type=Path), help="Weights folder.")
+@click.option("--members", required=True, help="Members to rebuild, such as 0,3,7-9 or all.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The store to make.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+def rebuild(cycle: str, root: str, weights: Path, members: str, output: Path, device: str) -> None:
+    """Compute members of an old CYCLE again from its recipe: initial state, weights, noise keys.
+
+    The bits are those that were published when the device is of the same kind.
+    """
+    from flows.rebuild import rebuild_members
+
+    said = rebuild_members(Cycle.parse(cycle), root, weights, members, output, device)
+    click.echo(said)
+
+
+@click.command()
+@click.option("--write", is_flag=True, help="Replace the checked-in files by what the code makes.")
+def templates(write: bool) -> None:
+    """Compare the checked-in store templates and JSON Schemas with the code, or write them."""
+    from postprocess.catalog import schema_faults, write_schemas
+    from postprocess.structure import template_faults, write_templates
+
+    if write:
+        for path in [*write_templates(), *write_schemas()]:
+            click.echo(str(path))
+        return
+    faults = [*template_faults(), *schema_faults()]
+    for fault in faults:
+        click.echo(fault)
+    if faults:
+        sys.exit(1)
+    click.echo("templates and schemas are what the code makes")

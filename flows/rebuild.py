@@ -1,0 +1,72 @@
+"""Members of an old cycle, computed again from the recipe that was published with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.provenance import weights_digest
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError, ModelError
+from postprocess.objects.root import open_root
+from postprocess.recipe import Recipe, read_recipe, rebuild
+
+
+def rebuild_members(
+    cycle: Cycle, root: str, weights: Path, members: str, output: Path, device: str
+) -> str:
+    """Write the members to the store `output`; one sentence on whether the bits are the same.
+
+    ModelError when the weights are not those of the published run.
+    """
+    recipe = read_recipe(open_root(root), cycle)
+    numbers = parse_members(members, recipe.numbers)
+    recipe.spec(numbers)
+    differing = rebuild(recipe, numbers, lambda: _stream(recipe, numbers, weights, device), output)
+    if not differing:
+        return f"{output}: {len(numbers)} members, every bit as published"
+    return (
+        f"{output}: {len(numbers)} members; {len(differing)} shards differ from those published, "
+        f"first {differing[0]} (another kind of device, or other versions of its libraries)"
+    )
+
+
+def parse_members(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+    """Members from '0,3,7-9' or 'all'; InputError for anything else."""
+    if text == "all":
+        return known
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise InputError(f"cannot read members {text!r}", remedy="write 0,3,7-9 or all")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(numbers))
+
+
+def _stream(
+    recipe: Recipe, numbers: tuple[int, ...], weights: Path, device: str
+) -> Iterator[ForecastStep]:
+    from mosaic_core.model.checkpoint import load_model
+    from mosaic_core.model.placement import placement
+    from mosaic_core.rollout import forecast
+
+    made = recipe.provenance
+    target, dtype = placement(device)
+    model = load_model(weights, made.model_variant, device=target, dtype=dtype)
+    assert model.provenance is not None, "a model from a bundle knows its files"
+    found = weights_digest(model.provenance.sha256)
+    if found != made.weights_sha256:
+        raise ModelError(
+            f"these weights are {found[:12]}, the cycle was made with {made.weights_sha256[:12]}",
+            where=str(weights),
+            remedy="mosaic-ops weights fetch at the revision of that time",
+        )
+    return forecast(
+        model,
+        recipe.initial_state,
+        numbers=numbers,
+        steps=recipe.steps,
+        batch_size=made.batch_size,
+    )
