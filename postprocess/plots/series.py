@@ -16,7 +16,7 @@ _HOUR = np.timedelta64(1, "h")
 
 def meteogram_figure(points: xr.Dataset, stamp: Stamp, *, station: str) -> Figure:
     """Quantile bands of every quantity at one station of the point-series product."""
-    names = points.station.values.astype(str).tolist()
+    names = [str(name) for name in points.station.values.tolist()]
     if station not in names:
         raise InputError(
             f"no station {station!r}", where="meteogram", remedy=f"choose from {', '.join(names)}"

@@ -91,12 +91,23 @@ def open_any(path: Path) -> xr.Dataset:
 
 
 def _opened(path: Path, engine: str) -> xr.Dataset:
+    options: dict[str, Any] = {}
+    if engine == "zarr":
+        options["consolidated"] = _is_consolidated(path)
     try:
-        return xr.open_dataset(path, engine=engine)
+        return xr.open_dataset(path, engine=engine, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"cannot be read as {engine}: {error}", where=str(path), remedy="check the file"
         ) from error
+
+
+def _is_consolidated(path: Path) -> bool:
+    """Whether a Zarr store says its whole structure in one place, in format 3 or 2."""
+    metadata = path / "zarr.json"
+    if metadata.exists():
+        return b'"consolidated_metadata"' in metadata.read_bytes()
+    return (path / ".zmetadata").exists()
 
 
 def read_grid(field: xr.DataArray, where: str) -> RegularGrid:
@@ -198,7 +209,7 @@ def _position(dataset: xr.Dataset, dim: str, text: str, where: str) -> int:
     if np.issubdtype(values.dtype, np.timedelta64):
         values = values / np.timedelta64(1, "h")
     if values.dtype.kind in "OTU":
-        values = values.astype(str)
+        values = np.array([str(value) for value in values.tolist()])
     try:
         found = np.flatnonzero(values == np.array(text).astype(values.dtype))
     except ValueError:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.products.cyclones.ecmwf_bufr import known_storms
+from postprocess.products.grids import open_any
 from postprocess.products.stored import stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
 
@@ -98,11 +98,7 @@ class _About:
 
 
 def _about(store: Path) -> _About:
-    if not (store / "zarr.json").exists():
-        raise InputError(
-            "no Zarr store", where=str(store), remedy="give the forecast.zarr of a run"
-        )
-    with xr.open_zarr(store, chunks=None, decode_timedelta=True) as dataset:
+    with open_any(store) as dataset:
         if "init_time" not in dataset.coords or "lead_time" not in dataset.coords:
             raise InputError("not a forecast", where=str(store), remedy="give a forecast.zarr")
         first = dataset.init_time.values.reshape(-1)[0].astype("datetime64[ns]")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.variables import CHANNELS, Channel, channel
+from postprocess.products.grids import open_any
 from postprocess.rounding import bit_round, keep_bits
 
 _LEADING = ("number", "lead_time")
@@ -23,9 +24,7 @@ def stored_steps(path: Path) -> Iterator[ForecastStep]:
     Channels are those that the store holds, in the model's order. InputError when there is no
     forecast; StoreError naming the lead and members when something is missing.
     """
-    if not (path / "zarr.json").exists():
-        raise InputError("no Zarr store", where=str(path), remedy="give the forecast.zarr of a run")
-    with xr.open_zarr(path, chunks=None, decode_timedelta=True) as dataset:
+    with open_any(path) as dataset:
         yield from steps_of(dataset, str(path))
 
 
