@@ -11,16 +11,28 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows import stages
-from flows.exhibits import exhibits_of
+from flows.backfill import (
+    every_hours,
+    failed_histories,
+    ingest_all,
+    make_plan,
+    plan_lines,
+    summary_lines,
+    window,
+)
+from flows.backfill_runs import run_on_pool
+from flows.canary import examine
+from flows.exhibits import as_list, exhibits_of
 from flows.forecast import Outcome, forecast_cycle
 from flows.gpu_stage import BACKFILL_QUEUE, runner
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
 from flows.operations import reconcile_once
 from flows.progress import Reporter
+from flows.retention import free_space
 from flows.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
 from flows.settings import Settings, load_settings
 from flows.status_text import latency_markdown, matrix_markdown
@@ -37,29 +49,11 @@ from mosaic_core.contract.cycle import Cycle
 
 RECONCILE_DEPLOYMENT = "reconcile/every-15-minutes"
 CYCLE_PATTERN = r"^\d{4}-?\d{2}-?\d{2}[T ]?\d{2}(:?00)?Z?$"
-CycleText = Annotated[
-    str | None,
-    Field(
-        description="Initial time such as 2026-11-23T00Z (00, 06, 12 or 18 UTC). Empty: the cycle "
-        "that is due at the scheduled time of the run.",
-        pattern=CYCLE_PATTERN,
-    ),
-]
-RequiredCycle = Annotated[
-    str, Field(description="Initial time such as 2026-11-23T00Z.", pattern=CYCLE_PATTERN)
-]
-VariantName = Annotated[
-    Literal["hres", "era5", "mini"] | None,
-    Field(description="Model: hres (6-h steps) or era5 (24-h steps). Empty: the worker's setting."),
-]
-Members = Annotated[
-    int | None,
-    Field(ge=2, le=200, description="Ensemble size. Empty: the worker's setting, normally 24."),
-]
-LeadHours = Annotated[
-    int | None,
-    Field(ge=6, le=360, description="Length of the forecast in hours. Empty: normally 240."),
-]
+CycleText = Annotated[str, Field(pattern=CYCLE_PATTERN)]
+VariantName = Literal["hres", "era5", "mini"]
+Members = Annotated[int, Field(ge=2, le=200)]
+LeadHours = Annotated[int, Field(ge=6, le=360)]
+"""Types that the interface checks; what a parameter means stands in the flow's docstring."""
 
 
 def _name_of_forecast() -> str:
@@ -88,12 +82,20 @@ def call_reconciler(flow: object, flow_run: FlowRun, state: State[Any]) -> None:
     persist_result=False,
 )
 def forecast(
-    cycle: CycleText = None,
-    variant: VariantName = None,
-    members: Members = None,
-    lead_hours: LeadHours = None,
+    cycle: CycleText | None = None,
+    variant: VariantName | None = None,
+    members: Members | None = None,
+    lead_hours: LeadHours | None = None,
 ) -> State[Any]:
-    """Bring one cycle to publication; a cycle that is published or in work is left alone."""
+    """Bring one cycle to publication; a cycle that is published or in work is left alone.
+
+    Args:
+        cycle: Initial time such as 2026-11-23T00Z (00, 06, 12 or 18 UTC). Empty: the cycle that
+            is due at the scheduled time of the run.
+        variant: Model, hres (6-h steps) or era5 (24-h steps). Empty: the workers' setting.
+        members: Ensemble size, 2 to 200. Empty: the workers' setting, normally 24.
+        lead_hours: Length of the forecast in hours. Empty: the workers' setting, normally 240.
+    """
     settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
     chosen = refuse_future(_cycle_of_run(cycle), now())
     if cycle is None and (newer := untried_newer(chosen, settings, now())):
@@ -114,12 +116,19 @@ def forecast(
     persist_result=False,
 )
 def rollout(
-    cycle: RequiredCycle,
-    variant: VariantName = None,
-    members: Members = None,
-    lead_hours: LeadHours = None,
+    cycle: CycleText,
+    variant: VariantName | None = None,
+    members: Members | None = None,
+    lead_hours: LeadHours | None = None,
 ) -> State[Any]:
-    """Run the ensemble from the cycle's collected initial state; the message is its folder."""
+    """Run the ensemble from the cycle's collected initial state; the message is its folder.
+
+    Args:
+        cycle: Initial time such as 2026-11-23T00Z.
+        variant: Model, hres (6-h steps) or era5 (24-h steps). Empty: the workers' setting.
+        members: Ensemble size, 2 to 200. Empty: the workers' setting, normally 24.
+        lead_hours: Length of the forecast in hours. Empty: the workers' setting, normally 240.
+    """
     settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
     chosen = Cycle.parse(cycle)
     state = settings.staging / chosen.id / stages.STATE
@@ -169,14 +178,19 @@ def _cycle_of_run(given: str | None) -> Cycle:
 
 @flow(
     name="reconcile",
+    flow_run_name=lambda: f"reconcile {now():%Y-%m-%dT%H:%MZ}",
     description="Finishes crashed, late and missing cycles, newest first; raises the alerts.",
     persist_result=False,
     timeout_seconds=600,
 )
 def reconcile(
-    dry_run: Annotated[bool, Field(description="Only say what would be done.")] = False,
+    dry_run: bool = False,
 ) -> State[Any]:
-    """One pass over the cycles of the last days."""
+    """One pass over the cycles of the last days.
+
+    Args:
+        dry_run: Only say what would be done.
+    """
     settings = load_settings()
     with connected() as client:
         done = reconcile_once(settings, client, now(), dry_run=dry_run)
@@ -188,6 +202,79 @@ def reconcile(
 def _gpu_queue() -> str | None:
     """The GPU pool's queue: runs of a backfill stand behind the live ones."""
     return BACKFILL_QUEUE if BACKFILL_TAG in (flow_run.tags or ()) else None
+
+
+@flow(
+    name="backfill",
+    flow_run_name="backfill {first} to {last}",
+    description="Many past cycles, few at a time, behind the live ones. Safe to start again.",
+    persist_result=False,
+)
+def backfill(
+    first: CycleText,
+    last: CycleText,
+    every: Literal["6h", "12h", "24h"] = "6h",
+    variant: VariantName | None = None,
+    members: Members | None = None,
+    lead_hours: LeadHours | None = None,
+    max_active: Annotated[int, Field(ge=1, le=16)] = 2,
+    dry_run: bool = False,
+) -> State[Any]:
+    """Plan, ingest each analysis once, run the cycles; failures stay with their cycle.
+
+    Args:
+        first: First cycle of the window, such as 2026-11-01T00Z.
+        last: Last cycle of the window; it must be due already.
+        every: Spacing of the cycles.
+        variant: Model, hres (6-h steps) or era5 (24-h steps). Empty: the workers' setting.
+        members: Ensemble size, 2 to 200. Empty: the workers' setting, normally 24.
+        lead_hours: Length of the forecast in hours. Empty: the workers' setting, normally 240.
+        max_active: Cycles at once; the limit of the GPU pool's queue bounds them too.
+        dry_run: Only make the plan.
+    """
+    settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
+    report = PrefectReporter()
+    cycles = window(Cycle.parse(first), Cycle.parse(last), every_hours(every), now())
+    plan = make_plan(cycles, settings, now())
+    post_markdown("backfill-plan", "Plan", as_list(plan_lines(plan)))
+    if dry_run:
+        return Completed(name="Planned", message=plan_lines(plan)[0])
+    unread = ingest_all(plan.to_fetch, settings, report, max_active)
+    skip = failed_histories(plan.cycles, unread, settings)
+    failures = run_on_pool(plan, settings, report, skip, max_active)
+    summary = summary_lines(plan, failures)
+    post_markdown("backfill-summary", "Summary", as_list(summary))
+    return Failed(message=summary[0]) if failures else Completed(message=summary[0])
+
+
+@flow(
+    name="retention",
+    description="Deletes fetched files, staged runs and publications that are past their time.",
+    persist_result=False,
+)
+def retention(
+    dry_run: bool = False,
+) -> State[Any]:
+    """Free space by the settings' limits.
+
+    Args:
+        dry_run: Only say what would be deleted.
+    """
+    freed = free_space(load_settings(), now(), dry_run=dry_run)
+    post_markdown("retention", "Retention", as_list(freed.lines))
+    return Completed(message=freed.summary)
+
+
+@flow(
+    name="canary",
+    description="Is this machine fit to run the model? Digests, GPU, a rollout against its golden.",
+    persist_result=False,
+)
+def canary() -> State[Any]:
+    """Fails with the reason when it is not."""
+    verdict = examine(load_settings())
+    post_markdown("canary", "Canary", as_list(verdict.lines))
+    return Completed(message=verdict.summary) if verdict.is_fit else Failed(message=verdict.summary)
 
 
 def untried_newer(cycle: Cycle, settings: Settings, moment: dt.datetime) -> Cycle | None:

@@ -82,6 +82,11 @@ def bar(begin: float, length: float) -> str:
     return ("." * start + "#" * filled).ljust(BAR_CHARACTERS, ".")
 
 
+def as_list(lines: Sequence[str]) -> str:
+    """A bullet for each line."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def store_card(outcome: Outcome, manifest: Manifest) -> str:
     """Where the stores are, how large, and how to open them."""
     stores = "\n".join(f"- `{name}`" for name in manifest.stores)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.progress import Reporter
 from flows.reconcile import GRACE
-from flows.runs import connected, cycle_tag, find_deployment
+from flows.runs import Request, ask, connected, cycle_tag, ended, find_deployment, shape_of, words
 from flows.settings import Settings
 from flows.tasks import as_task
 from mosaic_core.contract.cycle import Cycle
@@ -49,52 +48,34 @@ def _elsewhere(
 ) -> Path:
     """Folder of the finished stores. A run that still works is joined, a dead one replaced.
 
-    Runs are numbered, so that asking again after a crash finds the run of the process that died.
     Raises ModelError with the last run's own words when every attempt failed.
     """
-    failures: list[str] = []
+    request = _request(queue, cycle, settings)
+    failure = ""
     with connected() as client:
         where = find_deployment(client, deployment)
-        for number in itertools.count():
-            run = _asked(client, where, queue, cycle, settings, number)
-            is_old = run.state is not None and run.state.is_final()
+        for attempt in range(1, settings.attempts + 1):
+            run = ask(client, where, request, lambda run: _result(run) is not None)
             run = _finished(client, run.id, report)
             if (folder := _result(run)) is not None:
                 return folder
-            if is_old:
-                continue
-            failures.append(_words(run))
-            report.say(f"rollout run {number} of {cycle} ended: {failures[-1]}")
-            if len(failures) == settings.attempts:
-                break
+            failure = words(run)
+            report.say(f"rollout of {cycle}, attempt {attempt}: {failure}")
     raise ModelError(
-        f"{len(failures)} rollout runs failed, the last one: {failures[-1]}",
+        f"{settings.attempts} rollout runs failed, the last one: {failure}",
         where=f"cycle {cycle}",
         remedy="mosaic-ops canary on the GPU machine, then mosaic-ops run",
     )
 
 
-def _asked(
-    client: SyncPrefectClient,
-    deployment: UUID,
-    queue: str | None,
-    cycle: Cycle,
-    settings: Settings,
-    number: int,
-) -> FlowRun:
-    """The run of that number: made now, or found."""
-    shape = {
-        "variant": settings.variant,
-        "members": settings.members,
-        "lead_hours": settings.lead_hours,
-    }
-    return client.create_flow_run_from_deployment(
-        deployment,
-        parameters={"cycle": cycle.label, **shape},
-        work_queue_name=queue,
+def _request(queue: str | None, cycle: Cycle, settings: Settings) -> Request:
+    shape = shape_of(settings)
+    return Request(
+        key="/".join(map(str, ("rollout", cycle.id, *shape.values()))),
         name=f"rollout {cycle}",
-        tags=[cycle_tag(cycle)],
-        idempotency_key="/".join(map(str, ("rollout", cycle.id, *shape.values(), number))),
+        parameters={"cycle": cycle.label, **shape},
+        tags=(cycle_tag(cycle),),
+        queue=queue,
     )
 
 
@@ -106,17 +87,12 @@ def _result(run: FlowRun) -> Path | None:
     return folder if run.state.message and folder.is_dir() else None
 
 
-def _words(run: FlowRun) -> str:
-    assert run.state is not None, "a run that ended has a state"
-    return f"{run.state.name} {run.state.message or ''}".strip()
-
-
 def _finished(client: SyncPrefectClient, run: UUID, report: Reporter) -> FlowRun:
     """Wait for a run to end; say so when no worker takes it."""
     started, told = time.monotonic(), False
     while True:
         found = client.read_flow_run(run)
-        if found.state is not None and found.state.is_final():
+        if ended(found):
             return found
         waits = found.state is None or found.state.is_scheduled()
         if waits and not told and time.monotonic() - started > GRACE.total_seconds():

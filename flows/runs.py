@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +25,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Crashed, Scheduled
 
 from flows.reconcile import Action, Run
+from flows.settings import Settings
 from flows.timetable import due_cycle
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, MosaicOpsError
@@ -139,6 +142,52 @@ def _reorder(client: SyncPrefectClient, action: Action) -> None:
 _DO = {"start": _start, "crash": _crash, "skip": _skip, "reorder": _reorder}
 
 
+@dataclass(frozen=True)
+class Request:
+    """A run to ask for. `key` names the series: asking again finds the run asked for before."""
+
+    key: str
+    name: str
+    parameters: dict[str, Any]
+    tags: tuple[str, ...]
+    queue: str | None = None
+
+
+def ask(
+    client: SyncPrefectClient,
+    deployment: UUID,
+    request: Request,
+    is_useful: Callable[[FlowRun], bool],
+) -> FlowRun:
+    """The run of the series that works, waits or ended usefully; a new one when there is none.
+
+    Runs of a series are numbered by their idempotency keys, so whoever asks again after a crash
+    joins the run of the process that died, and two askers share one run.
+    """
+    for number in itertools.count():
+        run = client.create_flow_run_from_deployment(
+            deployment,
+            parameters=request.parameters,
+            work_queue_name=request.queue,
+            name=request.name,
+            tags=request.tags,
+            idempotency_key=f"{request.key}/{number}",
+        )
+        if not ended(run) or is_useful(run):
+            return run
+    raise AssertionError("the numbers do not end")
+
+
+def ended(run: FlowRun) -> bool:
+    """Whether the run is over, well or badly."""
+    return run.state is not None and run.state.is_final()
+
+
+def words(run: FlowRun) -> str:
+    """A run's state and its message."""
+    return f"{run.state_name} {(run.state.message if run.state else None) or ''}".strip()
+
+
 def name_waiting(client: SyncPrefectClient, runs: Iterable[Run]) -> None:
     """Give scheduled runs the name of their cycle, so that the list of what comes reads well."""
     for run in runs:
@@ -159,6 +208,15 @@ def find_deployment(client: SyncPrefectClient, name: str) -> UUID:
 
 def _server() -> str:
     return PREFECT_API_URL.value() or "no PREFECT_API_URL"
+
+
+def shape_of(settings: Settings) -> dict[str, Any]:
+    """The parameters of a forecast besides its cycle."""
+    return {
+        "variant": settings.variant,
+        "members": settings.members,
+        "lead_hours": settings.lead_hours,
+    }
 
 
 def run_name(cycle: Cycle) -> str:

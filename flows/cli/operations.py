@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
 
+from flows.progress import BarReporter
 from flows.settings import load_settings
-from mosaic_core.contract.errors import InputError
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError, ModelError
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 
@@ -156,3 +161,120 @@ def mute(config: Path | None, key: str, hours: float) -> None:
     until = _now() + dt.timedelta(hours=hours)
     memory.mute(key, until, load_settings(config).alerts)
     click.echo(f"{key} is silent until {until:%Y-%m-%dT%H:%MZ}")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
+def server(host: str, port: int) -> None:
+    """A Prefect server with the settings that unattended runs need."""
+    from flows.service import database_kind, replace_process, server_command
+
+    command, environment = server_command(host, port, os.environ)
+    click.echo(f"interface: http://{host}:{port}  database: {database_kind(environment)}")
+    replace_process(command, environment)
+
+
+@_config
+@click.command()
+@click.argument("pool", type=click.Choice(["cpu", "gpu"]))
+@click.option("--type", "kind", default="process", show_default=True, help="Type of the pool.")
+@click.option("--name", help="Name of the worker; by default made up.")
+@click.option("--no-canary", is_flag=True, help="Take runs without looking at the machine first.")
+def worker(config: Path | None, pool: str, kind: str, name: str | None, no_canary: bool) -> None:
+    """A worker for POOL. On the GPU pool it takes runs only when its canary is well."""
+    from flows.pools import attendance
+    from flows.runs import connected
+    from flows.service import replace_process, worker_command
+
+    with connected() as client:
+        list(attendance(client, _now()))  # the pools are there and the password is right
+    if pool == "gpu" and not no_canary:
+        _examine(config, record=False)
+    replace_process(*worker_command(pool, kind, name, os.environ))
+
+
+@_config
+@click.command()
+@click.option("--record", is_flag=True, help="Accept what is found as the golden.")
+def canary(config: Path | None, record: bool) -> None:
+    """Is this machine fit? Digests of the weights, the GPU, a rollout against its golden."""
+    _examine(config, record)
+
+
+def _examine(config: Path | None, record: bool) -> None:
+    from flows.canary import examine
+
+    verdict = examine(load_settings(config), record=record)
+    for line in verdict.lines:
+        click.echo(line)
+    if not verdict.is_fit:
+        raise ModelError(
+            "this machine is not fit to run the model",
+            where="; ".join(verdict.faults),
+            remedy="correct it, then mosaic-ops canary",
+        )
+
+
+@_config
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+def retention(config: Path | None, dry_run: bool) -> None:
+    """Delete fetched files, staged runs and publications that are past their time."""
+    from flows.retention import free_space
+
+    for line in free_space(load_settings(config), _now(), dry_run=dry_run).lines:
+        click.echo(line)
+
+
+@_config
+@click.command()
+@click.argument("first")
+@click.argument("last")
+@click.option("--every", default="6h", show_default=True, help="Spacing: 6h, 12h, 24h.")
+@click.option("--variant", help="Model; by default that of the settings.")
+@click.option("--members", type=int, help="Ensemble size; by default that of the settings.")
+@click.option("--lead-hours", type=int, help="Length; by default that of the settings.")
+@click.option("--dry-run", is_flag=True, help="Only print the plan.")
+@click.option("--here", is_flag=True, help="Run the cycles in this process, without a server.")
+@click.option("--max-active", default=2, show_default=True, type=click.IntRange(1, 16))
+@click.option(
+    "--dask",
+    default="processes",
+    show_default=True,
+    help="Ingest in processes or threads of this machine, or a scheduler's address.",
+)
+def backfill(
+    config: Path | None,
+    first: str,
+    last: str,
+    every: str,
+    dry_run: bool,
+    here: bool,
+    max_active: int,
+    dask: str,
+    **shape: Any,
+) -> None:
+    """Run the cycles from FIRST to LAST that are not published. Safe to start again."""
+    from flows import backfill as work
+
+    settings, report = load_settings(config, **shape), BarReporter(Console())
+    cycles = work.window(Cycle.parse(first), Cycle.parse(last), work.every_hours(every), _now())
+    plan = work.make_plan(cycles, settings, _now())
+    for line in work.plan_lines(plan):
+        click.echo(line)
+    if dry_run:
+        return
+    with report:
+        unread = work.ingest_all(plan.to_fetch, settings, report, max_active, dask)
+        skip = work.failed_histories(plan.cycles, unread, settings)
+        if here:
+            failures = work.run_here(plan, settings, report, skip)
+        else:
+            from flows.backfill_runs import run_on_pool
+
+            failures = run_on_pool(plan, settings, report, skip, max_active)
+    for line in work.summary_lines(plan, failures):
+        click.echo(line)
+    if failures:
+        raise click.exceptions.Exit(1)

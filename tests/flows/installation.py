@@ -73,12 +73,13 @@ class Installation:
 
     def start_worker(self, pool: str) -> subprocess.Popen[bytes]:
         """A process worker in a session of its own, so that it can be killed with its children."""
+        name = f"{pool}-{len(self.workers)}"
+        start = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
         worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type"]
-            + ["process", "--name", f"{pool}-{len(self.workers)}"],
+            [*start, "--pool", pool, "--name", name],
             env=self.environment,
             cwd=self.folder,
-            stdout=(self.folder / f"worker-{pool}-{len(self.workers)}.log").open("wb"),
+            stdout=(self.folder / f"worker-{name}.log").open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import toy_stages
 
-sys.modules["flows.stages"] = toy_stages
-from flows import deployed, gpu_stage  # noqa: E402
-from flows import reconcile as decisions
-from flows.deployed import forecast, reconcile, rollout  # noqa: E402
-
-__all__ = ["forecast", "reconcile", "rollout"]
+sys.modules["flows.stages"] = toy_stages  # before anything imports the real ones
+deployed = import_module("flows.deployed")
+forecast, rollout, reconcile = deployed.forecast, deployed.rollout, deployed.reconcile
+backfill, retention, canary = deployed.backfill, deployed.retention, deployed.canary
 
 
 def simulated_now() -> dt.datetime:
@@ -27,5 +26,7 @@ def simulated_now() -> dt.datetime:
 
 
 deployed.now = simulated_now
-gpu_stage.POLL_SECONDS = 0.3
-decisions.GRACE = dt.timedelta(seconds=float(os.environ.get("TOY_GRACE_SECONDS", "300")))
+import_module("flows.gpu_stage").POLL_SECONDS = 0.3
+import_module("flows.backfill_runs").POLL_SECONDS = 0.3
+grace = dt.timedelta(seconds=float(os.environ.get("TOY_GRACE_SECONDS", "300")))
+import_module("flows.reconcile").GRACE = grace

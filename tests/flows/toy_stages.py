@@ -15,6 +15,7 @@ from pathlib import Path
 from flows.progress import Reporter
 from flows.receipts import recorded
 from flows.settings import Settings
+from ingest.sources import Source, source_named
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
 from mosaic_core.contract.files import write_json_atomic
@@ -135,3 +136,14 @@ def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) ->
             advance(root, key, manifest, digest(manifest.to_bytes()))
         note(settings, f"publish {cycle.id}")
     return f"{settings.published}/{manifest.path}"
+
+
+def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
+    """The analyses a cycle starts from, oldest first."""
+    variant = settings.model_variant
+    return cycle.history(variant.history_count, variant.history_spacing_hours)
+
+
+def mirror(name: str) -> Source:
+    """A mirror by its name, or any address."""
+    return Source("custom", name) if "://" in name else source_named(name)

@@ -1,0 +1,116 @@
+"""The cycles of a backfill as runs of their own, few at a time, behind the live ones."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+
+from flows import stages
+from flows.backfill import Plan
+from flows.progress import Reporter
+from flows.runs import (
+    Request,
+    ask,
+    connected,
+    cycle_tag,
+    ended,
+    find_deployment,
+    run_name,
+    shape_of,
+    words,
+)
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+
+BACKFILL_DEPLOYMENT = "forecast/backfill"
+POLL_SECONDS = 3.0
+
+
+def run_on_pool(
+    plan: Plan, settings: Settings, report: Reporter, skip: dict[Cycle, str], max_active: int
+) -> dict[Cycle, str]:
+    """Run the plan's cycles, oldest first, `max_active` at once; those that failed, and why.
+
+    Never more runs wait than may work: a long queue would hold up everything behind it. A cycle
+    that fails is tried as often as the settings say, the others go on. `skip` are cycles that
+    cannot run. Asking again after an interruption joins the runs that are under way.
+    """
+    total = len(plan.cycles)
+    with connected() as client, report.stage(f"backfill of {total} cycles") as advance:
+        campaign = _Campaign(
+            client,
+            find_deployment(client, BACKFILL_DEPLOYMENT),
+            settings,
+            deque(cycle for cycle in plan.cycles if cycle not in skip),
+            failures=dict(skip),
+        )
+        while campaign.is_open:
+            campaign.start(max_active)
+            campaign.collect()
+            advance(total - campaign.left, total, f"{len(campaign.failures)} failed")
+            time.sleep(POLL_SECONDS if campaign.active else 0)
+    return campaign.failures
+
+
+@dataclass
+class _Campaign:
+    """The cycles that wait, the runs that are open, and what failed for good."""
+
+    client: SyncPrefectClient
+    deployment: UUID
+    settings: Settings
+    waiting: deque[Cycle]
+    failures: dict[Cycle, str]
+    active: dict[Cycle, UUID] = field(default_factory=dict)
+    tries: Counter[Cycle] = field(default_factory=Counter)
+
+    @property
+    def left(self) -> int:
+        """Cycles that are not settled."""
+        return len(self.waiting) + len(self.active)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is left to do."""
+        return self.left > 0
+
+    def start(self, max_active: int) -> None:
+        """Ask for runs up to the limit."""
+        while self.waiting and len(self.active) < max_active:
+            cycle = self.waiting.popleft()
+            request = _request(cycle, self.settings)
+            run = ask(self.client, self.deployment, request, is_useful=lambda _run: False)
+            self.active[cycle] = run.id
+
+    def collect(self) -> None:
+        """Settle the cycles whose runs are over."""
+        for cycle, run in list(self.active.items()):
+            found = self.client.read_flow_run(run)
+            if ended(found):
+                del self.active[cycle]
+                self._settle(cycle, found)
+
+    def _settle(self, cycle: Cycle, run: FlowRun) -> None:
+        """Published, or another try, or a failure; a run that met a busy cycle is no try."""
+        if stages.published_address(cycle, self.settings):
+            return
+        self.tries[cycle] += run.state_name != "Skipped"
+        if self.tries[cycle] < self.settings.attempts:
+            self.waiting.append(cycle)
+        else:
+            self.failures[cycle] = words(run)
+
+
+def _request(cycle: Cycle, settings: Settings) -> Request:
+    shape = shape_of(settings)
+    return Request(
+        key="/".join(map(str, ("backfill", cycle.id, *shape.values()))),
+        name=run_name(cycle),
+        parameters={"cycle": cycle.label, **shape},
+        tags=(cycle_tag(cycle),),
+    )

@@ -1,0 +1,98 @@
+"""What is deleted when: fetched files, staged runs and receipts that are past their time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.locks import is_worked_on
+from flows.settings import Settings
+from flows.timetable import age_hours
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError
+from postprocess.objects.root import open_root
+from postprocess.retention import retain
+
+RECEIPT_HOURS = 90 * 24.0
+"""Receipts are small, and the figures of the last 30 cycles stand on them."""
+
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A folder to delete, its size, and why."""
+
+    path: Path
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was deleted, or would be; `published` is said of the stores by their own rules."""
+
+    removals: tuple[Removal, ...]
+    published: tuple[str, ...]
+    dry_run: bool
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        total = sum(removal.bytes for removal in self.removals) / _MEGABYTE
+        done = "would be freed" if self.dry_run else "freed"
+        return f"{len(self.removals)} folders, {total:.1f} MB {done}; {len(self.published)} stores"
+
+    @property
+    def lines(self) -> list[str]:
+        """One line a folder, and the sum."""
+        told = [f"{each.path}: {each.bytes / _MEGABYTE:.1f} MB, {each.reason}"
+                for each in self.removals]  # fmt: skip
+        return [*told, *self.published, self.summary]
+
+
+def free_space(settings: Settings, now: dt.datetime, *, dry_run: bool = False) -> Freed:
+    """Delete what the settings no longer keep; folders of a cycle in work are left alone."""
+    removals = tuple(_due(settings, now))
+    for removal in removals:
+        if not dry_run:
+            shutil.rmtree(removal.path, ignore_errors=True)
+    stores = retain(open_root(settings.published), dry_run=dry_run)
+    told = (f"{each.stage} {each.what}: {each.reason}" for each in stores)
+    return Freed(removals, tuple(told), dry_run)
+
+
+def _due(settings: Settings, now: dt.datetime) -> Iterator[Removal]:
+    kept = settings.keep_downloads_hours
+    yield from _older(settings.downloads, kept, "archived, and kept for a while", settings, now)
+    stale = max(settings.catchup_hours, kept)
+    yield from _older(settings.staging, stale, "a run that nobody finishes", settings, now)
+    yield from _older(settings.receipts, RECEIPT_HOURS, "older than the figures", settings, now)
+
+
+def _older(
+    folder: Path, hours: float, reason: str, settings: Settings, now: dt.datetime
+) -> Iterator[Removal]:
+    """The cycle folders below `folder` whose newest file is older than `hours`.
+
+    Age is that of the files, not of the cycle: a backfill works on cycles long past.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        cycle = _cycle(path.name)
+        if cycle is None or is_worked_on(cycle, settings.locks):
+            continue
+        files = [each for each in path.rglob("*") if each.is_file()]
+        newest = max((each.stat().st_mtime for each in (*files, path)), default=0.0)
+        idle = (now.timestamp() - newest) / 3600
+        if idle > hours and age_hours(cycle, now) > hours:
+            yield Removal(path, sum(each.stat().st_size for each in files), reason)
+
+
+def _cycle(name: str) -> Cycle | None:
+    try:
+        return Cycle.parse(name)
+    except InputError:
+        return None

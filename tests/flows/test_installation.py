@@ -1,0 +1,161 @@
+"""A whole installation: real server, real workers, toy stages. Nothing is published twice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.locks import is_worked_on
+from flows.settings import Settings
+from flows.timetable import due_cycle
+from mosaic_core.contract.cycle import Cycle
+from tests.flows import toy_stages
+from tests.flows.installation import Installation, until
+
+pytestmark = pytest.mark.e2e
+
+SLOW = Cycle.parse("2026-11-20T00Z")
+ENDS = {"Published", "Skipped", "Failed", "Crashed", "Completed", "Deferred", "Planned"}
+
+
+@pytest.fixture(scope="module")
+def installed(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Deployed, with a worker on each pool."""
+    folder = tmp_path_factory.mktemp("installation")
+    found = Installation.at(
+        prefect_api,
+        folder,
+        TOY_STEP_SECONDS="0.5",
+        MOSAIC_OPS_CATCHUP_HOURS="12.6",  # the newest due cycle only
+    )
+    found.deploy()
+    for pool in ("cpu", "gpu"):
+        found.start_worker(pool)
+    yield found
+    found.stop_workers()
+
+
+@pytest.fixture
+def settings(installed: Installation) -> Settings:
+    return Settings(data_root=installed.folder / "data", variant="mini", members=4, lead_hours=24)
+
+
+def work(settings: Settings, kind: str) -> Counter[str]:
+    """How often each piece of work of a kind was done."""
+    lines = (line.split() for line in toy_stages.ledger(settings))
+    return Counter(" ".join(words[1:3]) for words in lines if words[0] == kind)
+
+
+def ended(installed: Installation, run: str) -> str:
+    return str(until(lambda: (s := installed.state(run)) in ENDS and s, 120, f"end of {run}"))
+
+
+def test_the_pools_have_queues_with_live_runs_first(installed: Installation) -> None:
+    queues = {
+        pool: {
+            queue["name"]: (queue["priority"], queue["concurrency_limit"])
+            for queue in installed.post(f"/work_pools/{pool}/queues/filter", {})
+        }
+        for pool in ("cpu", "gpu")
+    }
+    assert queues["gpu"]["live"][0] < queues["gpu"]["backfill"][0]
+    assert queues["gpu"]["backfill"][1] == 1
+    assert queues["cpu"]["live"][0] < queues["cpu"]["backfill"][0]
+    pool = httpx.get(f"{installed.api}/work_pools/gpu", timeout=30).json()
+    assert pool["concurrency_limit"] == 1
+
+
+def test_deployments_explain_and_check_their_parameters(installed: Installation) -> None:
+    found = httpx.get(f"{installed.api}/deployments/name/forecast/live", timeout=30).json()
+    schema = found["parameter_openapi_schema"]["properties"]
+    assert all("description" in schema[name] for name in ("cycle", "variant", "members"))
+    for bad in ({"members": 1000}, {"members": 0}, {"variant": "gfs"}, {"cycle": "../etc"}):
+        answer = httpx.post(
+            f"{installed.api}/deployments/{found['id']}/create_flow_run",
+            json={"parameters": bad},
+            timeout=30,
+        )
+        assert answer.status_code in (409, 422), bad
+
+
+def test_two_triggers_and_a_killed_rollout_publish_once(
+    installed: Installation, settings: Settings
+) -> None:
+    """The GPU run is killed mid-rollout beside a duplicate trigger: each step is done once."""
+    toy_stages.offer(settings, *toy_stages.history(SLOW, settings))
+    first = installed.start("forecast/live", cycle=SLOW.label)
+    until(lambda: is_worked_on(SLOW, settings.locks), 60, "the lock")
+    second = installed.start("forecast/live", cycle=SLOW.label)
+    until(lambda: work(settings, "step"), 90, "a step")
+    os.kill(_process_of_a_step(settings), signal.SIGKILL)
+    assert ended(installed, second) == "Skipped"
+    assert ended(installed, first) == "Published"
+    assert set(work(settings, "step").values()) == {1}
+    assert work(settings, "publish") == {SLOW.id: 1}
+    states = [run["state_name"] for run in installed.runs("rollout")]
+    assert states == ["Crashed", "Completed"]
+
+
+def test_a_killed_forecast_is_finished_by_the_reconciler_it_calls(
+    installed: Installation, settings: Settings
+) -> None:
+    """SIGKILL of the forecast's own process: its worker's hook calls the reconciler at once."""
+    newest = due_cycle(dt.datetime.now(dt.UTC))
+    toy_stages.offer(settings, *toy_stages.history(newest, settings))
+    run = installed.start("forecast/live", cycle=newest.label)
+    until(lambda: f"{newest.id} 1" in work(settings, "step"), 120, "a step")
+    os.kill(int((settings.locks / f"{newest.id}.lock").read_text()), signal.SIGKILL)
+    assert ended(installed, run) == "Crashed"
+    until(lambda: toy_stages.published_address(newest, settings), 180, "the publication")
+    assert work(settings, "publish")[newest.id] == 1
+    assert set(work(settings, "step").values()) == {1}
+    assert len(installed.runs("reconcile")) >= 1
+
+
+def test_bad_cycles_fail_with_words(installed: Installation) -> None:
+    run = installed.start("forecast/live", cycle="2099-01-01T00Z")
+    assert ended(installed, run) == "Failed"
+    found = httpx.get(f"{installed.api}/flow_runs/{run}", timeout=30).json()
+    assert "in the future" in found["state"]["message"]
+
+
+def test_the_page_of_a_cycle_has_its_artifacts(installed: Installation) -> None:
+    run = next(each for each in installed.runs() if each["state_name"] == "Published")
+    found: list[dict[str, Any]] = installed.post(
+        "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    )
+    kinds = {(each["type"], each["key"]) for each in found}
+    assert ("markdown", "waterfall") in kinds
+    assert ("markdown", "stores") in kinds
+    assert run["name"] == f"forecast {SLOW}"
+    assert f"cycle:{SLOW}" in run["tags"]
+
+
+def test_status_and_workers_speak(installed: Installation) -> None:
+    assert "pool gpu: gpu-1" in installed.command("workers").stdout
+    lines = installed.command("status", "--cycles", "20").stdout
+    assert "published by T+8 h" in lines or "No cycle" in lines
+
+
+def _process_of_a_step(settings: Settings) -> int:
+    steps = [line.split() for line in toy_stages.ledger(settings) if line.startswith("step")]
+    return int(steps[-1][3])
+
+
+def test_no_worker_and_no_server_are_said(installed: Installation) -> None:
+    nowhere = {**installed.environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    broken = Installation(
+        installed.api, installed.folder, {**nowhere, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    )
+    said: subprocess.CompletedProcess[str] = broken.command("workers", check=False)
+    assert said.returncode == 1
+    assert "does not answer" in said.stderr
+    assert "PREFECT_API_URL" in said.stderr
