@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from postprocess.provenance import Provenance
 from postprocess.store import ForecastWriter
 
 INIT_TIME = np.datetime64("2026-11-23T00", "ns")
+SECOND = timedelta(seconds=1)
 
 
 def provenance(run_id: str = "test-run") -> Provenance:

@@ -1,0 +1,138 @@
+"""A member of an old cycle, computed again by the real model from what was published."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pytest
+import realistic
+import torch
+import xarray as xr
+
+from flows.provenance import weights_digest
+from flows.rebuild import parse_members, rebuild_members
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError, ModelError, PublishError, StoreError
+from mosaic_core.contract.schema import channels_to_dataset
+from mosaic_core.model.checkpoint import load_model, write_random_bundle
+from mosaic_core.model.config import builtin_config
+from mosaic_core.rollout import forecast
+from postprocess.forecast_spec import ForecastSpec
+from postprocess.objects.root import open_root
+from postprocess.product_store import write_product
+from postprocess.publish import publish
+from postprocess.recipe import read_recipe
+from postprocess.retention import Rule, retain
+from postprocess.store import ForecastWriter
+
+CYCLE = Cycle.parse("2020-01-01T00Z")
+NUMBERS = (0, 1, 2)
+STEPS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    root: str
+    weights: Path
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """An old cycle of three members and two steps; the forecast itself is pruned away."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("recipe")
+    weights, staged, root = folder / "weights", folder / "staged", str(folder / "root")
+    fields = realistic.fields(0)
+    mean, deviation = fields.mean(axis=(1, 2)), fields.std(axis=(1, 2)) + 1e-9
+    static = np.random.default_rng(3).standard_normal((240, 121, 3), np.float32)
+    write_random_bundle(weights, builtin_config("mini"), 7, mean, deviation, static)
+    model = load_model(weights, "mini")
+    assert model.provenance is not None
+    times = [each.init_time for each in CYCLE.history(4, 6)]
+    history = np.stack([fields.transpose(0, 2, 1) * np.float32(1 + 1e-4 * t) for t in range(4)])
+    state = channels_to_dataset(history, {"time": np.array(times)})
+    made = dataclasses.replace(
+        made_up.provenance(), weights_sha256=weights_digest(model.provenance.sha256)
+    )
+    leads = tuple(
+        np.timedelta64(6 * step, "h").astype("timedelta64[ns]") for step in range(STEPS + 1)
+    )
+    spec = ForecastSpec(CYCLE.init_time, NUMBERS, leads, made)
+    with ForecastWriter(staged / "forecast.zarr", spec) as writer:
+        for step in forecast(model, state, numbers=NUMBERS, steps=STEPS):
+            writer.write(step)
+    write_product(staged / "initial_state.zarr", state, spec.attributes())
+    publish(staged, root, cycle=CYCLE, run_id="run-1")
+    newer = dataclasses.replace(spec, init_time=CYCLE.shift(6).init_time)
+    with ForecastWriter(folder / "newer" / "forecast.zarr", newer) as writer:
+        for step in made_up.steps(newer):
+            writer.write(step)
+    publish(folder / "newer", root, cycle=CYCLE.shift(6), run_id="run-1")
+    for _ in range(2):
+        retain(open_root(root), {"forecast": Rule(days=1), "other": Rule()}, grace=-made_up.SECOND)
+    assert not (Path(root) / f"cycles/{CYCLE.id}/run-1/forecast.zarr").exists()
+    return Published(root, weights)
+
+
+def test_a_member_is_rebuilt_to_the_bit_after_the_forecast_is_gone(
+    published: Published, tmp_path: Path
+) -> None:
+    said = rebuild_members(
+        CYCLE, published.root, published.weights, "2,0", tmp_path / "again.zarr", "cpu"
+    )
+    assert "2 members, every bit as published" in said
+    with xr.open_zarr(tmp_path / "again.zarr", chunks=None) as dataset:
+        assert dataset["number"].values.tolist() == [2, 0]
+        assert dataset.attrs["cycle"] == CYCLE.label
+
+
+def test_other_bits_are_told(published: Published, tmp_path: Path) -> None:
+    """A member under another number, as if the noise or the device had changed."""
+    from postprocess.recipe import differing_shards
+
+    recipe = read_recipe(open_root(published.root), CYCLE)
+    rebuild_members(CYCLE, published.root, published.weights, "1", tmp_path / "a.zarr", "cpu")
+    assert differing_shards(recipe, (1,), tmp_path / "a.zarr") == []
+    assert len(differing_shards(recipe, (2,), tmp_path / "a.zarr")) == 82
+
+
+def test_other_weights_are_refused(published: Published, tmp_path: Path) -> None:
+    other = tmp_path / "weights"
+    static = np.zeros((240, 121, 3), np.float32)
+    write_random_bundle(other, builtin_config("mini"), 8, np.zeros(82), np.ones(82), static)
+    with pytest.raises(ModelError, match="the cycle was made with"):
+        rebuild_members(CYCLE, published.root, other, "all", tmp_path / "x.zarr", "cpu")
+    assert not (tmp_path / "x.zarr").exists()
+
+
+def test_what_cannot_be_rebuilt_is_told(published: Published, tmp_path: Path) -> None:
+    arguments = (published.root, published.weights)
+    with pytest.raises(InputError, match=r"members \[7\] were not part"):
+        rebuild_members(CYCLE, *arguments, "1,7", tmp_path / "x", "cpu")
+    with pytest.raises(InputError, match="is not published"):
+        rebuild_members(CYCLE.shift(24), *arguments, "1", tmp_path / "x", "cpu")
+    with pytest.raises(PublishError, match="without its initial state"):
+        rebuild_members(CYCLE.shift(6), *arguments, "1", tmp_path / "x", "cpu")
+
+
+def test_a_damaged_initial_state_is_refused(published: Published) -> None:
+    run = Path(published.root) / f"cycles/{CYCLE.id}/run-1/initial_state.zarr"
+    path = next(path for path in sorted((run / "temperature").glob("c.*")))
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    try:
+        with pytest.raises(StoreError, match="SHA-256"):
+            read_recipe(open_root(published.root), CYCLE)
+    finally:
+        path.write_bytes(good)
+
+
+def test_members_are_read_and_bad_ones_refused() -> None:
+    assert parse_members("0,3,7-9", (0,)) == (0, 3, 7, 8, 9)
+    assert parse_members("all", (4, 5)) == (4, 5)
+    for bad in ("", "a", "1-", "-3", "1;2"):
+        with pytest.raises(InputError, match="cannot read members"):
+            parse_members(bad, (0,))
