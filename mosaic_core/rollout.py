@@ -22,6 +22,8 @@ from mosaic_core.noise import ensemble_noise
 from mosaic_core.state import Clock, initial_state_from_dataset, initial_time
 
 Fields = NDArray[np.float32]
+Image = tuple[Tensor, Tensor]  # fields (member, channel, lon, lat); finite (member, channel) bool
+HostImage = tuple[Fields, NDArray[np.bool_]]
 
 
 class Engine(Protocol):
@@ -52,16 +54,16 @@ def forecast(
     steps: int,
     batch_size: int | None = None,
     engine: Engine | None = None,
-    to_host: Callable[[Iterable[Tensor]], Iterator[Fields]] | None = None,
+    to_host: Callable[[Iterable[Image]], Iterator[HostImage]] | None = None,
 ) -> Iterator[ForecastStep]:
     """Step 0 (the analysis), then steps 1 to `steps`, each with all members `numbers`.
 
     `initial_state` follows INITIAL_STATE. `engine` computes the steps (default: the model itself),
     `batch_size` members at a time (default: the engine's); at one batch size a member has the
     same bits alone as in any ensemble, because the shape of a batch never varies.
-    `to_host` turns fields on the device into fields on the host, in order; it may run ahead.
-    The generator raises ModelError, naming member, channel and step, for a value that is not
-    finite. Arguments are checked before the first step is asked for.
+    `to_host` turns images on the device into images on the host, in order; it may run ahead.
+    Each step is checked on the device: the generator raises ModelError, naming member, channel
+    and step, for a value that is not finite. Arguments are checked before the first step is asked for.
     """
     chosen = _checked_numbers(numbers)
     if steps < 0 or (batch_size is not None and batch_size < 1):
@@ -81,8 +83,8 @@ def forecast(
         model, physical, start.clock, noise, steps, batch_size=batch_size, engine=engine
     )
     analysis = image(model, physical[-1:])
-    fields = (image(model, state) for state in ahead)
-    return _stream(model, init_time, chosen, analysis, (to_host or copy_to_host)(fields))
+    images = (checked(image(model, state)) for state in ahead)
+    return _stream(model, init_time, chosen, analysis, (to_host or copy_to_host)(images))
 
 
 def predict(
@@ -150,9 +152,15 @@ def image(model: Mosaic, state: Tensor) -> Tensor:
     return torch.unflatten(state.transpose(1, 2), -1, grid).contiguous()
 
 
-def copy_to_host(fields: Iterable[Tensor]) -> Iterator[Fields]:
-    """Each tensor as a numpy array, one at a time."""
-    return (tensor.cpu().numpy() for tensor in fields)
+def checked(fields: Tensor) -> Image:
+    """The fields and, for every map, whether all its values are finite."""
+    # A sum is not finite when one of its values is not, and needs no second map in memory.
+    return fields, fields.sum(dim=(2, 3)).isfinite()
+
+
+def copy_to_host(images: Iterable[Image]) -> Iterator[HostImage]:
+    """Each image as numpy arrays, one at a time."""
+    return ((fields.cpu().numpy(), finite.cpu().numpy()) for fields, finite in images)
 
 
 def _stream(
@@ -160,13 +168,13 @@ def _stream(
     init_time: np.datetime64,
     numbers: tuple[int, ...],
     analysis: Tensor,
-    following: Iterator[Fields],
+    following: Iterator[HostImage],
 ) -> Iterator[ForecastStep]:
     channels = model.config.variables
     shared = analysis.expand(len(numbers), -1, -1, -1).cpu().numpy()
     yield ForecastStep(init_time, 0, _lead_time(model, 0), numbers, channels, shared)
-    for step, fields in enumerate(following, start=1):
-        check_finite(fields, step, numbers, channels)
+    for step, (fields, finite) in enumerate(following, start=1):
+        check_finite(finite, step, numbers, channels)
         yield ForecastStep(init_time, step, _lead_time(model, step), numbers, channels, fields)
 
 
@@ -175,11 +183,10 @@ def _lead_time(model: Mosaic, step: int) -> np.timedelta64:
 
 
 def check_finite(
-    fields: Fields, step: int, numbers: tuple[int, ...], channels: tuple[str, ...]
+    finite: NDArray[np.bool_], step: int, numbers: tuple[int, ...], channels: tuple[str, ...]
 ) -> None:
-    """ModelError naming the first members and channels of `fields` that are not finite."""
-    # A sum is not finite when one of its values is not, and needs no second map in memory.
-    faulty = np.argwhere(~np.isfinite(fields.sum(axis=(2, 3))))
+    """ModelError naming the first of the maps (member, channel) that are not `finite`."""
+    faulty = np.argwhere(~finite)
     if len(faulty):
         listed = ", ".join(
             f"member {numbers[member]} {channels[channel]}" for member, channel in faulty[:5]

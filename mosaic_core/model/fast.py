@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mosaic_core.attention.kernels.attention import Scratch, Sizes, attend
+from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.feedforward import swiglu
 from mosaic_core.attention.kernels.interpolation import interpolate
 from mosaic_core.attention.kernels.norms import (
@@ -37,6 +38,7 @@ from mosaic_core.model.mosaic import Mosaic
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH = 2  # members; larger batches gain a percent and cost memory
+MINIMUM_CAPABILITY = (8, 0)  # 16-bit matrix products with asynchronous copies
 WARM_UP_STEPS = 2  # the first compiles kernels, the second settles the allocator
 
 
@@ -272,3 +274,27 @@ def fitting_batch(
     if wanted and batch < wanted:
         logger.warning("batch of %d members, not %d: %.1f GiB free", batch, wanted, free / 2**30)
     return batch
+
+
+def accelerated(
+    model: Mosaic, device: torch.device, *, batch_size: int | None = None
+) -> FastEngine | None:
+    """The fast engine for `model` on a CUDA device, or None where the network itself must run.
+
+    One log line says which runs and why.
+    """
+    if device.type != "cuda":
+        logger.info("no CUDA device: the reference network runs on %s", device)
+        return None
+    if (capability := torch.cuda.get_device_capability(device)) < MINIMUM_CAPABILITY:
+        logger.warning("compute capability %d.%d, not 8.0: the network itself runs", *capability)
+        return None
+    engine = FastEngine(model, device, batch_size=batch_size)
+    kernels = "Hopper and Triton" if describe(device).hopper else "portable Triton"
+    logger.info(
+        "fast engine on %s, %s kernels, %d members at a time",
+        describe(device).name,
+        kernels,
+        engine.batch_size,
+    )
+    return engine

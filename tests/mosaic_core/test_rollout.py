@@ -13,7 +13,7 @@ from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.contract.variables import CHANNEL_NAMES
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.noise import ensemble_noise
-from mosaic_core.rollout import copy_to_host, forecast
+from mosaic_core.rollout import HostImage, Image, copy_to_host, forecast
 from mosaic_core.state import Clock, initial_state_from_dataset
 
 
@@ -158,8 +158,8 @@ def test_what_is_not_finite_is_named(small_model: Mosaic, analyses: xr.Dataset) 
 
 
 def test_to_host_may_run_ahead(small_model: Mosaic, analyses: xr.Dataset) -> None:
-    def ahead(fields: Iterable[Tensor]) -> Iterator[np.ndarray]:
-        return iter(list(copy_to_host(fields)))
+    def ahead(images: Iterable[Image]) -> Iterator[HostImage]:
+        return iter(list(copy_to_host(images)))
 
     plain, early = (
         [

@@ -35,14 +35,16 @@ class Tuning:
 
     `units` consumers (2 to 4) take 64 query rows of a head each, on the same keys;
     `overlap` starts the next scores before this tile's exponentials; `mixed` computes one
-    exponential in four without the special-function units.
+    exponential in four without the special-function units; `in_registers` keeps the queries there.
     """
 
     units: int = 2
     keys: int = 128
     slots: int = 4
-    overlap: bool = False
+    overlap: bool = True
     mixed: bool = False
+    in_registers: bool = False
+    ordered: bool = False
     registers: int = 240
 
 # exp2 on four values, the last by a cubic on the multiply-add units: the special-function units
@@ -98,19 +100,22 @@ def _probabilities(scores, row_max, row_sum, scale, MIXED: gl.constexpr):
 
 @gluon.jit
 def _attend(
-    q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase, count, scale,
+    queries, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, turns, slot, phase, turn,
+    count, scale, CONSUMER: gl.constexpr, UNITS: gl.constexpr,
     KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr, MIXED: gl.constexpr,
+    ORDERED: gl.constexpr,
 ):
     """Softmax attention over the next `count` key tiles -> (output, 1 / row sum, ring state).
 
     With OVERLAP the scores of the next tile are on their way while this tile's values are summed.
+    With ORDERED the consumers issue their products in turn.
     """
     score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     out_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     p_layout: gl.constexpr = gl.DotOperandLayout(0, out_layout, 2)
     rows: gl.constexpr = gl.SliceLayout(1, score_layout)
     out_rows: gl.constexpr = gl.SliceLayout(1, out_layout)
-    dtype: gl.constexpr = q_smem.dtype
+    dtype: gl.constexpr = k_smem.dtype
 
     row_max = gl.full([64], float("-inf"), gl.float32, rows)
     row_sum = gl.zeros([64], gl.float32, rows)
@@ -119,7 +124,7 @@ def _attend(
     if OVERLAP:
         mbarrier.wait(k_ready.index(slot), phase)
         keys = k_smem.index(slot).permute((1, 0))
-        scores = warpgroup_mma(q_smem, keys, blank, use_acc=False, is_async=True)
+        scores = warpgroup_mma(queries, keys, blank, use_acc=False, is_async=True)
         scores = warpgroup_mma_wait(0, deps=(scores,))
         mbarrier.arrive(k_empty.index(slot), count=1)
         p, row_max, row_sum, factor = _probabilities(scores, row_max, row_sum, scale, MIXED)
@@ -127,10 +132,15 @@ def _attend(
         for _ in range(count - 1):
             next_slot, next_phase = _next(slot, phase, SLOTS)
             mbarrier.wait(k_ready.index(next_slot), next_phase)
-            keys = k_smem.index(next_slot).permute((1, 0))
-            scores = warpgroup_mma(q_smem, keys, blank, use_acc=False, is_async=True)
             mbarrier.wait(v_ready.index(slot), phase)
+            if ORDERED:
+                mbarrier.wait(turns.index(CONSUMER), turn)
+            keys = k_smem.index(next_slot).permute((1, 0))
+            scores = warpgroup_mma(queries, keys, blank, use_acc=False, is_async=True)
             out = warpgroup_mma(operand, v_smem.index(slot), out, is_async=True)
+            if ORDERED:
+                mbarrier.arrive(turns.index((CONSUMER + 1) % UNITS), count=1)
+                turn ^= 1
             scores = warpgroup_mma_wait(1, deps=(scores,))
             mbarrier.arrive(k_empty.index(next_slot), count=1)
             p, row_max, row_sum, factor = _probabilities(scores, row_max, row_sum, scale, MIXED)
@@ -149,7 +159,7 @@ def _attend(
         for _ in range(count):
             mbarrier.wait(k_ready.index(slot), phase)
             keys = k_smem.index(slot).permute((1, 0))
-            scores = warpgroup_mma(q_smem, keys, blank, use_acc=False, is_async=True)
+            scores = warpgroup_mma(queries, keys, blank, use_acc=False, is_async=True)
             scores = warpgroup_mma_wait(0, deps=(scores,))
             mbarrier.arrive(k_empty.index(slot), count=1)
             p, row_max, row_sum, factor = _probabilities(scores, row_max, row_sum, scale, MIXED)
@@ -160,7 +170,7 @@ def _attend(
             out = warpgroup_mma_wait(0, deps=(out,))
             mbarrier.arrive(v_empty.index(slot), count=1)
             slot, phase = _next(slot, phase, SLOTS)
-    return out, gl.convert_layout(1.0 / row_sum, out_rows), slot, phase
+    return out, gl.convert_layout(1.0 / row_sum, out_rows), slot, phase, turn
 
 
 @gluon.jit
@@ -208,26 +218,30 @@ def _drain(ready, empty, slot, phase, count, SLOTS: gl.constexpr):
 
 @gluon.jit
 def _unit(
-    q_smem, held, smem, bars, work, first_row, block_id, head, slot, phase,
-    GROUP: gl.constexpr, KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
-    MIXED: gl.constexpr,
+    q_smem, held, smem, bars, work, first_row, block_id, head, slot, phase, turn,
+    CONSUMER: gl.constexpr, UNITS: gl.constexpr, GROUP: gl.constexpr, KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr,
+    MIXED: gl.constexpr, IN_REGISTERS: gl.constexpr, ORDERED: gl.constexpr,
 ):
     """64 rows of one head: both streams of keys, the gates, the result. -> ring state."""
     out_desc, gates, block_out, kv_heads, local_blocks, listed, gate_stride, scale = work
     k_smem, v_smem = smem
-    k_ready, k_empty, v_ready, v_empty = bars
+    k_ready, k_empty, v_ready, v_empty, turns = bars
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    score_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     per_block: gl.constexpr = 128 // KEYS
-    local, inverse, slot, phase = _attend(
-        q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
-        local_blocks * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
+    queries = q_smem
+    if IN_REGISTERS:
+        queries = q_smem.load(gl.DotOperandLayout(0, score_layout, 2))
+    local, inverse, slot, phase, turn = _attend(
+        queries, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, turns, slot, phase, turn,
+        local_blocks * per_block, scale, CONSUMER, UNITS, KEYS, SLOTS, OVERLAP, MIXED, ORDERED,
     )
     rows = first_row + gl.arange(0, 64, gl.SliceLayout(1, layout))
     gate, _compressed, _selected = _gates(gates, rows, head, gate_stride)
     held.store((local * gl.expand_dims(gate * inverse, 1)).to(held.dtype))  # frees registers
-    selected, inverse, slot, phase = _attend(
-        q_smem, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, slot, phase,
-        listed * per_block, scale, KEYS, SLOTS, OVERLAP, MIXED,
+    selected, inverse, slot, phase, turn = _attend(
+        queries, k_smem, v_smem, k_ready, k_empty, v_ready, v_empty, turns, slot, phase, turn,
+        listed * per_block, scale, CONSUMER, UNITS, KEYS, SLOTS, OVERLAP, MIXED, ORDERED,
     )
     columns = gl.arange(0, 64, gl.SliceLayout(0, layout))
     at = block_out + (block_id.to(gl.int64) * (kv_heads * GROUP) + head) * 64 + columns
@@ -239,36 +253,37 @@ def _unit(
     fence_async_shared()
     tma.async_copy_shared_to_global(out_desc, [first_row, head * 64], q_smem)
     tma.store_wait(0)
-    return slot, phase
+    return slot, phase, turn
 
 
 @gluon.jit
 def _consume(
     consumer: gl.constexpr, smem, bars, places, work,
     GROUP: gl.constexpr, UNITS: gl.constexpr, KEYS: gl.constexpr, SLOTS: gl.constexpr,
-    OVERLAP: gl.constexpr, MIXED: gl.constexpr,
+    OVERLAP: gl.constexpr, MIXED: gl.constexpr, IN_REGISTERS: gl.constexpr, ORDERED: gl.constexpr,
 ):
     """One consumer: its unit of every tile of this program."""
     tiles, blocks, kv_heads = places
     local_blocks = work[4]
     listed = work[5]
     q_all, held_all, k_smem, v_smem = smem
-    q_ready, q_empty, k_ready, k_empty, v_ready, v_empty = bars
+    q_ready, q_empty, k_ready, k_empty, v_ready, v_empty, turns = bars
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     q_slot = gl.to_tensor(0)
     q_phase = gl.to_tensor(0)
+    turn = gl.to_tensor(1 if consumer == 0 else 0)
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
         member, kv_head, block, unit = _place(tile, blocks, kv_heads, GROUP, UNITS)
         unit += consumer
         block_id = member * blocks + block
         mbarrier.wait(q_ready.index(q_slot), q_phase)
         if unit < 2 * GROUP:
-            slot, phase = _unit(
+            slot, phase, turn = _unit(
                 q_all.index(q_slot * UNITS + consumer), held_all.index(consumer),
-                (k_smem, v_smem), (k_ready, k_empty, v_ready, v_empty), work,
+                (k_smem, v_smem), (k_ready, k_empty, v_ready, v_empty, turns), work,
                 block_id * 128 + 64 * (unit % 2), block_id, kv_head * GROUP + unit // 2,
-                slot, phase, GROUP, KEYS, SLOTS, OVERLAP, MIXED,
+                slot, phase, turn, consumer, UNITS, GROUP, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED,
             )
         else:
             slot, phase = _drain(
@@ -288,7 +303,7 @@ def _produce(
     tiles, blocks, kv_heads = places
     q_desc, k_desc, v_desc, selection, local_blocks, listed = feed
     q_all, _held, k_smem, v_smem = smem
-    q_ready, q_empty, k_ready, k_empty, v_ready, v_empty = bars
+    q_ready, q_empty, k_ready, k_empty, v_ready, v_empty, _turns = bars
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     q_slot = gl.to_tensor(0)
@@ -336,7 +351,7 @@ def fused_attention(
     tiles, blocks, kv_heads, local_blocks, listed, gate_stride, scale,
     GROUP: gl.constexpr, UNITS: gl.constexpr,
     KEYS: gl.constexpr, SLOTS: gl.constexpr, OVERLAP: gl.constexpr, MIXED: gl.constexpr,
-    CONSUMER_REGISTERS: gl.constexpr,
+    IN_REGISTERS: gl.constexpr, ORDERED: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
 ):
     """All three branches, gated and summed, for tiles of UNITS x 64 rows of one query block.
 
@@ -358,6 +373,9 @@ def fused_attention(
     k_empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
     v_ready = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
     v_empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
+    turns = gl.allocate_shared_memory(gl.int64, [UNITS, 1], barrier)
+    for unit in gl.static_range(UNITS):
+        mbarrier.init(turns.index(unit), count=1)
     for slot in gl.static_range(2):
         mbarrier.init(q_ready.index(slot), count=1)
         mbarrier.init(q_empty.index(slot), count=UNITS)
@@ -369,15 +387,15 @@ def fused_attention(
     fence_async_shared()
 
     smem = (q_all, held_all, k_smem, v_smem)
-    bars = (q_ready, q_empty, k_ready, k_empty, v_ready, v_empty)
+    bars = (q_ready, q_empty, k_ready, k_empty, v_ready, v_empty, turns)
     places = (tiles, blocks, kv_heads)
     work = (out_desc, gates, block_out, kv_heads, local_blocks, listed, gate_stride, scale)
     feed = (q_desc, k_desc, v_desc, selection, local_blocks, listed)
     if UNITS == 2:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
+                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
                 (_produce, (smem, bars, places, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 1],
@@ -386,9 +404,9 @@ def fused_attention(
     elif UNITS == 3:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (2, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
+                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
+                (_consume, (2, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
                 (_produce, (smem, bars, places, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 4, 1],
@@ -397,10 +415,10 @@ def fused_attention(
     else:
         gl.warp_specialize(
             [
-                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (2, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
-                (_consume, (3, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED)),
+                (_consume, (0, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
+                (_consume, (1, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
+                (_consume, (2, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
+                (_consume, (3, smem, bars, places, work, GROUP, UNITS, KEYS, SLOTS, OVERLAP, MIXED, IN_REGISTERS, ORDERED)),
                 (_produce, (smem, bars, places, feed, GROUP, UNITS, KEYS, SLOTS)),
             ],
             [4, 4, 4, 1],
@@ -461,6 +479,7 @@ def launch(
         _matrix(q, 64), _matrix(k, tuning.keys), _matrix(v, tuning.keys), _matrix(out, 64),
         gates, block_out, selection, tiles, blocks, kv_heads, local_block // BLOCK,
         selection.shape[3], gates.stride(1), LOG2E * HEAD_DIM**-0.5, heads // kv_heads,
-        tuning.units, tuning.keys, tuning.slots, tuning.overlap, tuning.mixed, tuning.registers, num_warps=4,
+        tuning.units, tuning.keys, tuning.slots, tuning.overlap, tuning.mixed,
+        tuning.in_registers, tuning.ordered, tuning.registers, num_warps=4,
     )
     return out

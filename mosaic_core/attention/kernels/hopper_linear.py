@@ -32,7 +32,7 @@ class Tuning:
     """Ring slots, row tiles of a band and registers of a consumer; no value depends on it."""
 
     slots: int = 4
-    band: int = 8
+    band: int = 32
     registers: int = 240
 
 
