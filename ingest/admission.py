@@ -18,15 +18,19 @@ _LONGEST_STEP = np.timedelta64(24, "h")
 
 
 def admit(
-    archive: Path, analysis: xr.Dataset, reference: Reference | None = None
+    archive: Path,
+    analysis: xr.Dataset,
+    reference: Reference | None = None,
+    *,
+    compared_with: Path | None = None,
 ) -> tuple[StoreRef, Verdict]:
     """Archive the analysis (ANALYSIS schema, one time) if the gate lets it pass.
 
     The verdict becomes part of its provenance under `gate`. It is compared with the newest
-    archived analysis of the day before it. Raises DataError naming every check that refuses,
-    ArchiveError as `append_analysis`.
+    analysis of the day before it in the archive, or in `compared_with`. Raises DataError naming
+    every check that refuses, ArchiveError as `append_analysis`.
     """
-    verdict = examine(archive, analysis, reference)
+    verdict = examine(compared_with or archive, analysis, reference)
     cycle = Cycle.from_datetime64(analysis["time"].values[0])
     verdict.require(f"analysis of {cycle} from {analysis.attrs.get('source', 'the user')}")
     recorded = analysis.assign_attrs(gate=verdict.as_record())

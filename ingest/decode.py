@@ -7,7 +7,7 @@ feed has changed before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,13 +71,19 @@ class Field:
         return float(self.longitude[0])
 
 
-def read_messages(path: Path) -> Iterator[Field]:
-    """Every message of a GRIB file, in file order, one in memory at a time.
+def read_messages(
+    path: Path, wanted: Callable[[MessageHeader], bool] = lambda _: True
+) -> Iterator[Field]:
+    """The messages of a GRIB file whose header is `wanted`, in file order, one in memory at a time.
 
     Raises DataError naming file, message and byte for anything that is not a whole message.
     """
     for number, handle in enumerate(_handles(path), start=1):
-        yield decode(handle, f"{path} message {number}")
+        where = f"{path} message {number}"
+        with _refusing(where):
+            header = read_header(handle)
+        if wanted(header):
+            yield _decoded(handle, header, where)
 
 
 def read_headers(path: Path) -> Iterator[MessageHeader]:
@@ -199,6 +205,10 @@ def decode(handle: Any, where: str) -> Field:
     """Header, axes and values of an open message on a regular latitude-longitude grid."""
     with _refusing(where):
         header = read_header(handle)
+    return _decoded(handle, header, where)
+
+
+def _decoded(handle: Any, header: MessageHeader, where: str) -> Field:
     with _refusing(f"{where} ({header.key})"):
         latitude, longitude = _axes(handle, header, where)
         values = _values(handle).reshape(latitude.size, longitude.size)

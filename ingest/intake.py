@@ -22,6 +22,9 @@ from mosaic_core.contract.artifacts import StoreRef
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
 
+# The forecast step that may stand in for an analysis: the shortest there is.
+FILL_STEP = 6
+
 
 @dataclass(frozen=True)
 class Intake:
@@ -40,6 +43,7 @@ def take_in(
     archive: Path,
     reference: Reference | None = None,
     correct: str | None = None,
+    fills: Path | None = None,
     progress: Progress | None = None,
     policy: TransferPolicy | None = None,
 ) -> Intake:
@@ -47,26 +51,33 @@ def take_in(
 
     A cycle that is archived already is left as it is. A source that fails, has nothing yet, or
     whose data are refused is passed over for the next; one source serves the whole cycle.
-    `correct` is the reason for replacing an archived analysis.
+    `correct` is the reason for replacing an archived analysis. With `fills`, an archive of its
+    own for what may stand in for a missing analysis, the 6-h forecast of the cycle before that is
+    valid at `cycle` is taken instead, and kept there.
 
     Raises NotYetAvailable when a source may still have it later, else SourceError or DataError,
     naming each source's answer. Errors of the archive are not the source's and end it at once.
     """
-    held = _held(cycle, archive)
+    held = _held(cycle, fills or archive)
     if held is not None and correct is None:
         return held
-    folder = downloads / cycle.id
+    order = _Order(cycle, FILL_STEP if fills else 0, downloads, progress, policy)
+    if correct is not None:
+        (order.folder / MANIFEST).unlink(missing_ok=True)
     answers: dict[str, SourceError | DataError] = {}
     for source in sources:
         try:
-            analysis = _analysis(cycle, source, folder, progress, policy)
-            store, verdict = _keep(archive, analysis, reference, correct)
+            analysis = order.analysis(source)
+            if correct is not None:
+                store, verdict = _replace(archive, analysis, reference, correct)
+            else:
+                store, verdict = admit(fills or archive, analysis, reference, compared_with=archive)
         except SourceError as answer:
             answers[source.name] = answer
         except DataError as answer:
             answers[source.name] = answer
             # Sound bytes with wrong content: without its manifest the next source fetches anew.
-            (folder / MANIFEST).unlink(missing_ok=True)
+            (order.folder / MANIFEST).unlink(missing_ok=True)
         else:
             return Intake(store, str(analysis.attrs["source"]), verdict)
     raise _refusal(cycle, answers)
@@ -80,27 +91,38 @@ def _held(cycle: Cycle, archive: Path) -> Intake | None:
     return Intake(store, str(record.get("source", "")), None)
 
 
-def _analysis(
-    cycle: Cycle,
-    source: Source | StoreSource,
-    folder: Path,
-    progress: Progress | None,
-    policy: TransferPolicy | None,
-) -> xr.Dataset:
-    if isinstance(source, StoreSource):
-        return read_store(source, cycle)
-    manifest = fetch_analysis(cycle, source, folder, progress=progress, policy=policy)
-    return build_analysis(manifest, folder)
+@dataclass(frozen=True)
+class _Order:
+    """What is wanted: the fields valid at `valid`, `step` hours after the cycle they come from."""
+
+    valid: Cycle
+    step: int
+    downloads: Path
+    progress: Progress | None
+    policy: TransferPolicy | None
+
+    @property
+    def folder(self) -> Path:
+        return self.downloads / (f"{self.valid.id}-step{self.step}" if self.step else self.valid.id)
+
+    def analysis(self, source: Source | StoreSource) -> xr.Dataset:
+        if isinstance(source, StoreSource):
+            if self.step:
+                raise SourceError("holds analyses only", where=source.name, remedy="use a mirror")
+            return read_store(source, self.valid)
+        manifest = fetch_analysis(
+            self.valid.shift(-self.step), source, self.folder,
+            progress=self.progress, policy=self.policy, step=self.step,
+        )  # fmt: skip
+        return build_analysis(manifest, self.folder, step=self.step)
 
 
-def _keep(
-    archive: Path, analysis: xr.Dataset, reference: Reference | None, correct: str | None
+def _replace(
+    archive: Path, analysis: xr.Dataset, reference: Reference | None, reason: str
 ) -> tuple[StoreRef, Verdict]:
-    if correct is None:
-        return admit(archive, analysis, reference)
     verdict = examine(archive, analysis, reference).require("the correcting analysis")
     recorded = analysis.assign_attrs(gate=verdict.as_record())
-    return correct_analysis(archive, recorded, correct), verdict
+    return correct_analysis(archive, recorded, reason), verdict
 
 
 def _refusal(cycle: Cycle, answers: dict[str, SourceError | DataError]) -> SourceError | DataError:

@@ -120,4 +120,4 @@ def _require_fields(headers: Sequence[MessageHeader], address: str) -> None:
 
 
 def _of_time(path: Path, time: np.datetime64) -> Iterator[Field]:
-    return (field for field in read_messages(path) if field.header.valid_time == time)
+    return read_messages(path, lambda header: bool(header.valid_time == time))

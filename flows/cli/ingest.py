@@ -94,6 +94,7 @@ def ingest() -> None:
     help="Mirror or store by name, an address in ECMWF's layout, or a .zarr; repeatable.",
 )
 @click.option("--correct", metavar="REASON", help="Replace an archived analysis; the reason.")
+@click.option("--fill", is_flag=True, help="Take the 6-h forecast valid then, to fill a gap.")
 @_CONFIG
 @_DATA_ROOT
 @_WEIGHTS
@@ -101,6 +102,7 @@ def cycle(
     when: str,
     names: tuple[str, ...],
     correct: str | None,
+    fill: bool,
     config: Path | None,
     data_root: Path | None,
     weights: Path | None,
@@ -118,6 +120,7 @@ def cycle(
             archive=settings.archive,
             reference=_reference(settings),
             correct=correct,
+            fills=settings.data_root / "fills.zarr" if fill else None,
             progress=lambda done, total: progress(done // 1_000_000, total // 1_000_000),
         )
     if intake.verdict is None:

@@ -150,7 +150,8 @@ CAUGHT_BEFORE: dict[str, tuple[Spoil, type[Exception], str]] = {
         lambda s: mutate.stale_index(s.file(NOW), s.file(BEFORE)), Exception, "not|lie outside"),
     "truncated": (now(mutate.truncate), NotYetAvailable, "lie outside the file"),
     "wrong stream": (now(mutate.wrong_stream), DataError, "stream is enfo, expected oper"),
-    "bytes flipped": (now(mutate.flip_bytes, "z", 500), DataError, r"\(z 500 pl\): ecCodes cannot read it"),
+    "bytes flipped": (
+        now(mutate.flip_bytes, "z", 500), DataError, r"\(z 500 pl\): ecCodes cannot read it"),
 }  # fmt: skip
 
 
