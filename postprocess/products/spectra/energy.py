@@ -83,20 +83,19 @@ def operator(
     if rings > _FOLDED_RINGS:
         odd, even = refinement(rings)
         order = slice(None, None, -1 if south_first else 1)
-        refine = np.ascontiguousarray(odd[:, order]), np.ascontiguousarray(even[:, order])
+        refine = odd[:, order] / longitudes, even[:, order] / longitudes
         return Operator(spin, rings, longitudes, degree, _MadeAnew(rings, degree, spin), refine)
     blocks = tuple(
-        _finished(block, rings, south_first, dtype)
+        _finished(block, longitudes, south_first, dtype)
         for block in analysis_blocks(rings, degree, spin=spin, fold=True)
     )
     return Operator(spin, rings, longitudes, degree, blocks)
 
 
-def _finished(block: Block, rings: int, south_first: bool, dtype: str) -> Block:
-    parts = block.matrix.reshape(*block.matrix.shape[:2], -1, rings)
-    ordered = parts[..., ::-1] if south_first else parts
-    matrix = ordered.reshape(block.matrix.shape).astype(dtype)
-    return Block(block.first_order, np.ascontiguousarray(matrix))
+def _finished(block: Block, longitudes: int, south_first: bool, dtype: str) -> Block:
+    """Matrices of Fourier sums (not means) in the order of the rows."""
+    matrix = block.matrix[..., ::-1] if south_first else block.matrix
+    return Block(block.first_order, np.ascontiguousarray(matrix / longitudes, dtype=dtype))
 
 
 def kinetic_energy(
@@ -159,54 +158,64 @@ def _flat(field: Any, op: Operator) -> Any:
 
 
 def _vector_energy(op: Operator, u: Any, v: Any, xp: Any) -> tuple[Any, Any]:
-    fields = u.shape[0]
-    south = _zonal_coefficients(-1 * v, op, xp)
-    columns = _interleave(south, _zonal_coefficients(u, op, xp), xp)
-    energy = _squares(op, columns, xp).T
-    divergent = energy[:fields] + energy[fields : 2 * fields]
-    return energy[2 * fields : 3 * fields] + energy[3 * fields :], divergent
+    """(rotational, divergent), each (fields, lmax + 1).
+
+    With the southward wind s = -v, the eastward wind e = u, slope S and turn T of the harmonics:
+    E = S s - i T e and B = i T s + S e.
+    """
+    wind = xp.stack([-1 * v, u], 0).reshape(-1, op.rings, op.longitudes)
+    columns = _columns(wind, op, xp)
+    rotational: list[Any] = []
+    divergent: list[Any] = []
+    for block, product in _products(op, columns, xp):
+        parts = product.reshape(*product.shape[:3], 2, u.shape[0], 2)
+        (s_slope, e_slope), (s_turn, e_turn) = (
+            [(part[..., i, :, 0], part[..., i, :, 1]) for i in (0, 1)]
+            for part in (parts[:, 0], parts[:, 1])
+        )
+        spread = (s_slope[0] + e_turn[1]) ** 2 + (s_slope[1] - e_turn[0]) ** 2
+        curl = (e_slope[0] - s_turn[1]) ** 2 + (e_slope[1] + s_turn[0]) ** 2
+        _accumulate(divergent, spread.sum(0), block.first_order)
+        _accumulate(rotational, curl.sum(0), block.first_order)
+    return rotational[0].T, divergent[0].T
 
 
 def _scalar_power(op: Operator, field: Any, xp: Any) -> Any:
-    coefficients = _zonal_coefficients(field, op, xp)
-    power = _squares(op, xp.concatenate([coefficients.real, coefficients.imag], -1), xp).T
-    return 2 * (power[: field.shape[0]] + power[field.shape[0] :])
+    power: list[Any] = []
+    for block, product in _products(op, _columns(field, op, xp), xp):
+        squared = (product[:, 0] ** 2).sum(0)
+        parts = squared.reshape(squared.shape[0], field.shape[0], 2)
+        _accumulate(power, 2 * (parts[..., 0] + parts[..., 1]), block.first_order)
+    return power[0].T
 
 
-def _zonal_coefficients(field: Any, op: Operator, xp: Any) -> Any:
-    """Fourier coefficients, complex (order 0..lmax, ring, fields)."""
-    coefficients = xp.fft.rfft(field)[..., : op.lmax + 1] / op.longitudes
-    turned = xp.moveaxis(coefficients, (0, 1, 2), (2, 1, 0))
-    return turned.reshape(-1).reshape(turned.shape)  # in order in memory: the product is faster
+def _columns(field: Any, op: Operator, xp: Any) -> Any:
+    """Fourier sums of (fields, ring, longitude) as reals: (order, ring, fields x re/im).
+
+    A view with the rings next to each other in memory: what BLAS takes without a copy.
+    """
+    sums = xp.fft.rfft(field)[..., : op.lmax + 1].swapaxes(1, 2)
+    parts = xp.stack([sums.real, sums.imag], 1)
+    return xp.moveaxis(parts.reshape(-1, *parts.shape[2:]), 0, 2)
 
 
-def _interleave(south: Any, east: Any, xp: Any) -> Any:
-    """Columns whose product with [slope, turn] is Re E, Im E, Re B, Im B of every field."""
-    upper = xp.concatenate([south.real, south.imag, east.real, east.imag], -1)
-    lower = xp.concatenate([east.imag, -1 * east.real, -1 * south.imag, south.real], -1)
-    return xp.concatenate([upper, lower], 1)
-
-
-def _squares(op: Operator, columns: Any, xp: Any) -> Any:
-    """Sum over the orders of (matrix @ columns)^2, (lmax + 1, columns)."""
+def _products(op: Operator, columns: Any, xp: Any) -> Iterator[tuple[Block, Any]]:
+    """Each block with its matrix @ columns: (order, part, degree, columns)."""
     if op.refine is not None:
-        columns = _refined(op, columns, xp)
-    total: Any = None
+        finer = [
+            op.refine[int(is_even(order, op.spin))] @ columns[order] for order in range(op.lmax + 1)
+        ]
+        columns = xp.stack(finer, 0)
     for block in op.blocks:
-        orders = slice(block.first_order, block.first_order + block.matrix.shape[0])
-        squared = ((block.matrix @ columns[orders]) ** 2).sum(0)
-        if total is None:
-            total = squared
-        else:
-            total[block.first_order :] += squared
-    return total
+        count, parts, degrees, rings = block.matrix.shape
+        rows = block.matrix.reshape(count, parts * degrees, rings)
+        product = rows @ columns[block.first_order : block.first_order + count]
+        yield block, product.reshape(count, parts, degrees, -1)
 
 
-def _refined(op: Operator, columns: Any, xp: Any) -> Any:
-    """Columns (order, parts x ring, fields) on the refined and weighted rings."""
-    assert op.refine is not None
-    parts = columns.reshape(columns.shape[0], -1, op.rings, columns.shape[-1])
-    finer = [
-        op.refine[int(is_even(order, op.spin))] @ parts[order] for order in range(parts.shape[0])
-    ]
-    return xp.stack(finer, 0).reshape(parts.shape[0], -1, parts.shape[-1])
+def _accumulate(total: list[Any], addition: Any, first_degree: int) -> None:
+    """Add to total[0] from `first_degree` on; the first addition starts it."""
+    if not total:
+        total.append(addition)
+    else:
+        total[0][first_degree:] += addition

@@ -29,9 +29,8 @@ _BLOCK_ORDERS = 10  # more orders in a block share more empty rows below the dia
 class Block:
     """Analysis matrices of zonal wavenumbers `first_order` ... `first_order + len(matrix) - 1`.
 
-    `matrix` is (order, degree from first_order on, ring) for spin 0; for spin 1 the last axis
-    holds the rings twice: the derivative part, then the m / sin(theta) part. Rows below the
-    order (degree < m) are zero.
+    `matrix` is (order, part, degree from first_order on, ring): one part for spin 0; for spin 1
+    the derivative (slope), then m / sin(theta) (turn). Rows below the order are zero.
     """
 
     first_order: int
@@ -167,7 +166,7 @@ def analysis_blocks(rings: int, lmax: int, *, spin: int, fold: bool) -> Iterator
         ]
         if folded is not None:
             ready = [_folded(part, orders, folded, spin) for part in ready]
-        yield Block(first, np.concatenate(ready, axis=-1))
+        yield Block(first, np.stack(ready, axis=1))
 
 
 def _whole(north: Array, orders: NDArray[Any], shift: int) -> Array:
