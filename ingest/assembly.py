@@ -26,13 +26,14 @@ _OTHER = "the mirror's file and index disagree: run again, or take another mirro
 class Parts:
     """A folder of partial ranges that belong to one version of one object.
 
-    Parts left by an earlier run are kept when the object is still the same, else thrown away.
+    Parts left by an earlier run are kept when the object and its index are still the same,
+    whatever the address, else thrown away.
     """
 
-    def __init__(self, folder: Path, url: str, identity: ObjectIdentity, index_sha256: str) -> None:
+    def __init__(self, folder: Path, identity: ObjectIdentity, index_sha256: str) -> None:
         self.folder = folder
         mark = folder / "object.json"
-        state = {"url": url, "index_sha256": index_sha256, **vars(identity)}
+        state = {"index_sha256": index_sha256, **vars(identity)}
         aside = folder.parent / f".{folder.name}.expected.json"
         write_json_atomic(aside, state)
         if not mark.exists() or mark.read_bytes() != aside.read_bytes():

@@ -122,7 +122,7 @@ async def _fetch(
     async with open_mirror(source.root, policy) as mirror:
         found = await take_inventory(mirror, location)
         digest = hashlib.sha256(found.index).hexdigest()
-        parts = Parts(directory / "parts", public(location.data_url), found.identity, digest)
+        parts = Parts(directory / "parts", found.identity, digest)
         await _download(mirror, found, parts, progress)
     try:
         data = assemble(parts, found.spans, found.rows.values(), location, directory / DATA)
