@@ -62,12 +62,18 @@ def server_command(
 
 
 def worker_command(
-    pool: str, kind: str, name: str | None, environment: Mapping[str, str]
+    pool: str, kind: str, name: str | None, health_port: int | None, environment: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of a worker, with its health check on port 8080 of loopback."""
+    """Command and environment of a worker; with `health_port` it answers GET /health there."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--type", kind, "--install-policy", "never", *(("--name", name) if name else ())]
-    return command, {**WORKER, **environment}
+    if health_port is None:
+        return command, {**WORKER, **environment}
+    health = {
+        "PREFECT_WORKER_WEBSERVER_HOST": "0.0.0.0",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(health_port),
+    }
+    return [*command, "--with-healthcheck"], {**WORKER, **health, **environment}
 
 
 def replace_process(command: list[str], environment: Mapping[str, str]) -> NoReturn:

@@ -180,8 +180,16 @@ def server(host: str, port: int) -> None:
 @click.argument("pool", type=click.Choice(["cpu", "gpu"]))
 @click.option("--type", "kind", default="process", show_default=True, help="Type of the pool.")
 @click.option("--name", help="Name of the worker; by default made up.")
+@click.option("--health-port", type=click.IntRange(1, 65535), help="Answer GET /health there.")
 @click.option("--no-canary", is_flag=True, help="Take runs without looking at the machine first.")
-def worker(config: Path | None, pool: str, kind: str, name: str | None, no_canary: bool) -> None:
+def worker(
+    config: Path | None,
+    pool: str,
+    kind: str,
+    name: str | None,
+    health_port: int | None,
+    no_canary: bool,
+) -> None:
     """A worker for POOL. On the GPU pool it takes runs only when its canary is well."""
     from flows.pools import attendance
     from flows.runs import connected
@@ -191,7 +199,7 @@ def worker(config: Path | None, pool: str, kind: str, name: str | None, no_canar
         list(attendance(client, _now()))  # the pools are there and the password is right
     if pool == "gpu" and not no_canary:
         _examine(config, record=False)
-    replace_process(*worker_command(pool, kind, name, os.environ))
+    replace_process(*worker_command(pool, kind, name, health_port, os.environ))
 
 
 @_config
