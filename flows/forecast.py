@@ -53,6 +53,7 @@ def forecast_cycle(
             report.say(f"cycle {cycle} is already published in {address}: nothing to do")
             return Outcome(cycle, address, made=False)
 
+        stages.reference(settings)  # without weights there is no point in fetching anything
         for analysis in stages.missing_analyses(cycle, settings):
             source = run(stages.wait, analysis, settings, report)
             manifest = run(stages.fetch, analysis, source, settings, report)

@@ -57,12 +57,14 @@ def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, weights_sha256: 
 
 
 def input_analyses(state: xr.Dataset) -> tuple[str, ...]:
-    """One line per analysis of an initial state: its time, source, era and digest."""
+    """One line per analysis of an initial state: its time, source, era, digest and verdict."""
     lines = []
     for time, text in zip(state["time"].values, state["provenance"].values, strict=True):
         record = json.loads(str(text))
         origin = f"{record.get('source', 'unknown')} era {record.get('era', 'unknown')}"
-        lines.append(f"{Cycle.from_datetime64(time)} {origin} sha256 {record['sha256']}")
+        verdict = record.get("gate", {}).get("outcome", "not judged")
+        digest = record["sha256"]
+        lines.append(f"{Cycle.from_datetime64(time)} {origin} sha256 {digest} gate {verdict}")
     return tuple(lines)
 
 

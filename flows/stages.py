@@ -15,13 +15,17 @@ from flows.ensemble import run_ensemble
 from flows.progress import Advance, Reporter
 from flows.receipts import recorded
 from flows.settings import Settings
+from ingest.admission import admit
 from ingest.analysis import build_analysis
-from ingest.archive import append_analysis, archived_times
-from ingest.fetch import fetch_analysis, verified_manifest, wait_until_ready
+from ingest.archive import archived_times
+from ingest.fetch import MANIFEST, fetch_analysis, verified_manifest, wait_until_ready
+from ingest.gate.reference import Reference
+from ingest.gate.verdict import Outcome, told
 from ingest.initial_state import initial_state as collect_history
 from ingest.sources import Source, source_named
 from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import DataError
 from postprocess.product_store import write_product
 from postprocess.publish import publish as publish_run
 from postprocess.publish import published_cycle
@@ -83,10 +87,30 @@ def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Pa
 
 
 def archive(cycle: Cycle, folder: Path, settings: Settings, report: Reporter) -> str:
-    """Decode, regrid and archive a fetched analysis; the digest of its values."""
-    with _recorded("archive", cycle, settings, report, f"regridding {cycle} to 1.5 degrees"):
-        manifest = FetchManifest.read(folder / "manifest.json")
-        return append_analysis(settings.archive, build_analysis(manifest, folder)).sha256
+    """Decode, regrid, judge and archive a fetched analysis; the digest of its values.
+
+    An analysis that the gate refuses, or that cannot be decoded, is fetched anew next time.
+    """
+    title = f"regridding {cycle} to 1.5 degrees, checking it"
+    with _recorded("archive", cycle, settings, report, title):
+        manifest = FetchManifest.read(folder / MANIFEST)
+        try:
+            analysis = build_analysis(manifest, folder)
+            store, verdict = admit(settings.archive, analysis, reference(settings))
+        except DataError:
+            (folder / MANIFEST).unlink()
+            raise
+    for finding in verdict.of(Outcome.WARN):
+        report.say(f"warning, analysis of {cycle}: {told(finding)}")
+    return store.sha256
+
+
+def reference(settings: Settings) -> Reference:
+    """The statistics and static fields of the model, which analyses are compared with.
+
+    ModelError when there are no weights.
+    """
+    return Reference.load(settings.weights, settings.variant)
 
 
 def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:

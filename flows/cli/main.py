@@ -40,6 +40,9 @@ COMMANDS = {
 """Command -> (module, attribute, short help). Modules load when their command is used."""
 
 
+UNEXPECTED = 70  # EX_SOFTWARE
+
+
 class LazyGroup(click.Group):
     """Loads a command's module when it is needed, so that `--help` is instant."""
 
@@ -86,3 +89,9 @@ def main() -> None:
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort; -v shows where it comes from
+        logging.getLogger("mosaic_ops").info("unexpected", exc_info=True)
+        what = f"{type(error).__name__}: {error}"
+        click.echo(f"error: unexpected {what}", err=True)
+        click.echo("  remedy: this is a defect; run with -v and report what it says", err=True)
+        sys.exit(UNEXPECTED)

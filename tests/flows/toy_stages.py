@@ -49,6 +49,10 @@ def offer(settings: Settings, *cycles: Cycle, fault: str = "") -> None:
         path.write_text(fault)
 
 
+def reference(_settings: Settings) -> None:
+    """What analyses are compared with: nothing."""
+
+
 def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
     """Wait until a mirror has the analysis."""
     path = settings.data_root / "mirror" / cycle.id
