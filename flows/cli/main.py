@@ -89,7 +89,7 @@ def main() -> None:
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except Exception as error:  # noqa: BLE001 - the last resort; -v shows where it comes from
+    except Exception as error:  # the last resort; -v shows where it comes from
         logging.getLogger("mosaic_ops").info("unexpected", exc_info=True)
         what = f"{type(error).__name__}: {error}"
         click.echo(f"error: unexpected {what}", err=True)

@@ -98,7 +98,7 @@ def _demo_in_prefect(chosen: Demo, console: Console) -> None:
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of all that is made.")
 @click.option("--published-root", help="Folder, s3:// or gs:// that readers look at.")
 @click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of the weights.")
-@click.option("--mirror", "mirrors", multiple=True, help="Mirror by name, or NAME=ADDRESS; repeatable.")
+@click.option("--mirror", "mirrors", multiple=True, help="Name, or NAME=ADDRESS; repeatable.")
 def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **options: Any) -> None:
     """Bring one CYCLE (such as 2026-11-23T00Z) from the analysis to the published Zarr.
 
@@ -137,7 +137,11 @@ def _show(console: Console, outcome: Outcome, seconds: float) -> None:
     if not outcome.made:
         return
     address = outcome.address
-    console.print(f"\n[bold green]Published {outcome.cycle}[/] after {seconds:.0f} s in {address}")
+    console.print(
+        f"\n[bold green]Published {outcome.cycle}[/] after {seconds:.0f} s in",
+        address,
+        soft_wrap=True,
+    )
     for figure in outcome.figures:
         console.print(f"  figure  {figure}", soft_wrap=True, highlight=False)
     console.print("\nOpen it:", style="bold")
