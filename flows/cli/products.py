@@ -225,11 +225,11 @@ def spectrum(file: Path, lead_hours: int, level: int | None, banner: str, out: P
 
 @plot.command()
 @_FILE
-@click.option("--station", required=True, help="Name of a station in points.zarr.")
+@click.option("--station", required=True, help="Name of a station in meteograms.zarr.")
 @_BANNER
 @_OUT
 def meteogram(file: Path, station: str, banner: str, out: Path) -> None:
-    """Quantile bands at one station of points.zarr."""
+    """Quantile bands at one station of meteograms.zarr."""
     from postprocess.plots.open import opened
     from postprocess.plots.series import meteogram_figure
     from postprocess.plots.style import save

@@ -18,9 +18,8 @@ from mosaic_core.contract.errors import ModelError
 from mosaic_core.contract.grid import LATITUDE, area_weights
 from mosaic_core.contract.variables import channel
 from postprocess.products.spectra.energy import kinetic_energy, operator
+from postprocess.products.spectra.stream import BANDS
 from postprocess.products.stream import plane
-
-BANDS = ((1, 20), (21, 60), (61, 90), (91, 119))
 
 HEALTH_COLUMNS = {
     "number": "int64",

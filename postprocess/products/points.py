@@ -75,7 +75,7 @@ class PointSeries:
     formed on the grid before they are interpolated.
     """
 
-    name = "points"
+    name = "meteograms"
 
     def __init__(
         self,

@@ -25,11 +25,14 @@ from postprocess.products.ensemble import DEFAULT_QUANTILES, STATISTICS, Ensembl
 from postprocess.products.exceedance import DEFAULT_EVENTS, Event, ExceedanceProbabilities
 from postprocess.products.health import HealthLimits, MemberHealth
 from postprocess.products.points import DEFAULT_STATIONS, PointSeries, Station
+from postprocess.products.spectra.scalars import DEFAULT_SCALARS, ScalarSpectra
 from postprocess.products.spectra.stream import DEFAULT_LEVELS, KineticEnergySpectra
 from postprocess.products.stored import as_stored
 from postprocess.products.stream import StreamProduct
 
-PRODUCTS = ("ensemble", "probabilities", "points", "spectra", "cyclones", "health")
+PRODUCTS = (
+    "ensemble", "probabilities", "meteograms", "spectra", "scalar_spectra", "cyclones", "health",
+)  # fmt: skip
 _PARTIAL = ".ensemble.zarr.partial"
 
 
@@ -47,6 +50,7 @@ class ProductOptions:
     events: tuple[Event, ...] = DEFAULT_EVENTS
     stations: tuple[Station, ...] = DEFAULT_STATIONS
     spectra_levels: tuple[int, ...] = DEFAULT_LEVELS
+    scalars: tuple[str, ...] = DEFAULT_SCALARS
     land: NDArray[np.floating] | None = field(default=None, repr=False)
     known_storms: tuple[KnownStorm, ...] = ()
     rounding: str = "none"
@@ -66,9 +70,10 @@ class ProductOptions:
 class ProductSuite:
     """The chosen products of one forecast.
 
-    `update` takes every step; `finish` writes ensemble.zarr, probabilities.zarr, points.zarr,
-    spectra.zarr, tracks.* with cyclone_probability.zarr and plumes.zarr, and health.csv with
-    health.json into `folder`. Memory holds one lead and what the small products keep.
+    `update` takes every step; `finish` writes ensemble.zarr, probabilities.zarr, meteograms.zarr,
+    spectra.zarr, scalar_spectra.zarr, tracks.* with cyclone_probability.zarr and plumes.zarr, and
+    health.csv with health.json into `folder`. Memory holds one lead and what the small products
+    keep.
     """
 
     def __init__(self, folder: Path, options: ProductOptions | None = None) -> None:
@@ -124,8 +129,9 @@ class ProductSuite:
                 o.statistics, o.quantiles, path=self._folder / _PARTIAL
             ),
             "probabilities": lambda: ExceedanceProbabilities(o.events),
-            "points": lambda: PointSeries(o.stations, quantiles=o.quantiles),
+            "meteograms": lambda: PointSeries(o.stations, quantiles=o.quantiles),
             "spectra": lambda: KineticEnergySpectra(o.spectra_levels),
+            "scalar_spectra": lambda: ScalarSpectra(o.scalars),
             "cyclones": lambda: CycloneTracker(land=o.land, known=o.known_storms),
         }
         return makers[name]()
@@ -134,8 +140,9 @@ class ProductSuite:
         return {
             "ensemble": self._write_ensemble,
             "probabilities": lambda attributes: [self._write("probabilities", attributes)],
-            "points": lambda attributes: [self._write("points", attributes)],
+            "meteograms": lambda attributes: [self._write("meteograms", attributes)],
             "spectra": lambda attributes: [self._write("spectra", attributes)],
+            "scalar_spectra": lambda attributes: [self._write("scalar_spectra", attributes)],
             "cyclones": self._write_cyclones,
             "health": self._write_health,
         }

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from postprocess.products.cyclones.basins import basin_of
-from postprocess.products.cyclones.sphere import distance_km
+from postprocess.products.cyclones.sphere import KM_PER_DEGREE, distance_km, unit_vectors
 from postprocess.products.cyclones.thresholds import Thresholds
 
 FIRST_NUMBER = 70  # ECMWF's ids 70-99 are storms that no agency has named
@@ -84,10 +84,7 @@ def _grouped(
     """Tracks grouped by complete linkage of their mean distance over common times."""
     if len(tracks) < 2:
         return [list(tracks)] if tracks else []
-    apart = np.zeros((len(tracks), len(tracks)))
-    for a in range(len(tracks)):
-        for b in range(a):
-            apart[a, b] = apart[b, a] = _track_distance(table, tracks[a], tracks[b], t)
+    apart = _track_distances(table, tracks, t)
     tree = linkage(squareform(apart), method="complete")
     labels = fcluster(tree, t.same_system_km, criterion="distance")
     return [
@@ -96,24 +93,32 @@ def _grouped(
     ]
 
 
-def _track_distance(
-    table: pd.DataFrame, a: NDArray[np.intp], b: NDArray[np.intp], t: Thresholds
-) -> float:
-    """Mean distance in km over common leads; far when they share too few or the same member.
+def _track_distances(
+    table: pd.DataFrame, tracks: Sequence[NDArray[np.intp]], t: Thresholds
+) -> NDArray[np.float64]:
+    """Mean distance in km of every pair over common leads, (track, track), zero on the diagonal.
 
-    Two tracks of lead 0 need only that lead in common: members start from one analysis.
+    Far where they share too few leads or the same member. Two tracks of lead 0 are compared there
+    alone: members start from one analysis.
     """
-    first, second = table.loc[a], table.loc[b]
-    if first.number.iloc[0] == second.number.iloc[0]:
-        return _STRANGERS_KM
-    both = first.merge(second, on="lead_hours", suffixes=("_a", "_b"))
-    analysed = len(both) > 0 and both.lead_hours.iloc[0] == 0
-    if analysed:
-        both = both.iloc[:1]
-    elif len(both) < t.same_system_points:
-        return _STRANGERS_KM
-    gaps = distance_km(both.latitude_a, both.longitude_a, both.latitude_b, both.longitude_b)
-    return float(np.mean(gaps))
+    leads = np.unique(table.lead_hours)
+    vectors = np.full((leads.size, len(tracks), 3), np.nan)
+    places = np.searchsorted(leads, table.lead_hours)
+    points = unit_vectors(table.latitude.to_numpy(), table.longitude.to_numpy())
+    for index, rows in enumerate(tracks):
+        vectors[places[rows], index] = points[rows]
+    chord = np.linalg.norm(vectors[:, :, None] - vectors[:, None, :], axis=-1)
+    gaps = np.rad2deg(2 * np.arcsin(np.minimum(chord / 2, 1.0))) * KM_PER_DEGREE
+    shared = np.isfinite(gaps)
+    counts = shared.sum(0)
+    mean = np.where(shared, gaps, 0.0).sum(0) / np.maximum(counts, 1)
+    apart = np.where(counts >= t.same_system_points, mean, _STRANGERS_KM)
+    if leads[0] == 0:
+        apart = np.where(shared[0], gaps[0], apart)
+    numbers = table.number.to_numpy()[[rows[0] for rows in tracks]]
+    apart[numbers[:, None] == numbers[None, :]] = _STRANGERS_KM
+    np.fill_diagonal(apart, 0.0)
+    return np.asarray(apart)
 
 
 def _numbered(

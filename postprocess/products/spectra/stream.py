@@ -15,6 +15,7 @@ from postprocess.products.spectra.energy import kinetic_energy, operator
 from postprocess.products.stream import SameRun, coordinate, forecast_coordinates, plane
 
 DEFAULT_LEVELS = (200, 500, 850)
+BANDS = ((1, 20), (21, 60), (61, 90), (91, 119))
 SURFACE = "10m"
 
 _PARTS = {"ke_rot": "rotational", "ke_div": "divergent"}
@@ -48,8 +49,8 @@ class KineticEnergySpectra:
 
     `result()` is SPECTRA: ke_rot and ke_div (number, lead_time, level, degree) float32 in m2 s-2,
     the same with suffix `_10m`, and the spectra of the ensemble-mean wind with suffix
-    `_ensemble_mean`. Lead 0 is the analysis the members start from; members that have left the
-    forecast are NaN.
+    `_ensemble_mean`, and band ratios to the analysis. Lead 0 is the analysis the members start
+    from; members that have left the forecast are NaN.
     """
 
     name = "spectra"
@@ -103,7 +104,7 @@ class KineticEnergySpectra:
         attributes = {"Conventions": "CF-1.11", "title": "Kinetic-energy spectra", "comment": _NOTE}
         dataset = xr.Dataset(arrays, coords=coords, attrs=attributes)
         schema = spectra_schema(levels=bool(planes), surface=self._surface)
-        return schema.validate(dataset, where="spectra product")
+        return with_band_ratios(schema.validate(dataset, where="spectra product"))
 
     def _with_absent(
         self, found: NDArray[np.float32], numbers: tuple[int, ...]
@@ -116,6 +117,24 @@ class KineticEnergySpectra:
         alive = [self._numbers.index(number) for number in numbers]
         whole[..., [*alive, -1], :] = found
         return whole
+
+
+def with_band_ratios(spectra: xr.Dataset) -> xr.Dataset:
+    """The spectra with `band_ratio` (number, lead_time, level, band) where lead 0 is there.
+
+    Kinetic energy of a member in a band of degrees relative to the analysis on the same grid. One
+    member's ratio has a sampling noise of a few per cent: judge means over members.
+    """
+    if "ke_rot" not in spectra or spectra.lead_time.values[0] != np.timedelta64(0):
+        return spectra
+    energy = (spectra.ke_rot + spectra.ke_div).astype(np.float64)
+    bands = [energy.sel(degree=slice(*band)).sum("degree", min_count=1) for band in BANDS]
+    labels = [f"{low}-{high}" for low, high in BANDS]
+    joined = xr.concat(bands, xr.DataArray(labels, dims="band", name="band"))
+    analysis = joined.isel(lead_time=0).mean("number").reset_coords(drop=True)
+    ratio = (joined / analysis).transpose("number", "lead_time", "level", "band")
+    ratio.attrs = {"long_name": "kinetic energy relative to the analysis", "units": "1"}
+    return spectra.assign(band_ratio=ratio.astype(np.float32))
 
 
 def _spectra_of_pair(step: ForecastStep, u_name: str, v_name: str) -> NDArray[np.float32]:

@@ -132,7 +132,7 @@ def test_unknown_product_is_an_error(run, forecast, tmp_path):
         ("spaghetti", "../forecast.zarr", "--variable", "geopotential", "--value", "552",
          "--select", "level=500", "--select", "lead_time=12"),
         ("spectrum", "spectra.zarr", "--lead", "12", "--level", "500"),
-        ("meteogram", "points.zarr", "--station", "Manila"),
+        ("meteogram", "meteograms.zarr", "--station", "Manila"),
         ("tracks", "tracks.parquet"),
         ("strike", "cyclone_probability.zarr"),
         ("strike", "cyclone_probability.zarr", "--variable", "activity_probability_in_window",
@@ -163,7 +163,7 @@ def test_plume_of_the_first_system(run, made, tmp_path):
         (("map", "ensemble.zarr", "--variable", "2m_temperature_mean"), "a map needs"),
         (("map", "ensemble.zarr", "--variable", "2m_temperature_mean", "--select",
           "lead_time=100"), "lead_time has no value 100"),
-        (("meteogram", "points.zarr", "--station", "Atlantis"), "no station 'Atlantis'"),
+        (("meteogram", "meteograms.zarr", "--station", "Atlantis"), "no station 'Atlantis'"),
         (("tracks", "health.csv"), "track_id: missing"),
     ],
 )  # fmt: skip

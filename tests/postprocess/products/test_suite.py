@@ -79,7 +79,8 @@ def content(folder: Path) -> dict[str, object]:
 
 def test_every_product_is_written_and_nothing_is_left_over(made):
     assert {path.name for path in made.iterdir()} == {
-        "ensemble.zarr", "probabilities.zarr", "points.zarr", "spectra.zarr", "plumes.zarr",
+        "ensemble.zarr", "probabilities.zarr", "meteograms.zarr", "spectra.zarr",
+        "scalar_spectra.zarr", "plumes.zarr",
         "cyclone_probability.zarr", "health.csv", "health.json", "tracks.parquet", "tracks.csv",
         "tracks.geojson", "tracks.nc", "tracks.dat",
     }  # fmt: skip
@@ -134,7 +135,7 @@ def test_quarantine_reaches_every_product(forecast, tmp_path):
         assert gone.tolist() == [False, False, False, True, True]
     tracks = read_tracks(folder / "tracks.csv")
     assert tracks[tracks.number == 1].lead_hours.max() < 18
-    with xr.open_zarr(folder / "points.zarr", chunks=None, consolidated=True) as points:
+    with xr.open_zarr(folder / "meteograms.zarr", chunks=None, consolidated=True) as points:
         assert points.number_of_members.values.tolist() == [3, 3, 3, 2, 2]
 
 
