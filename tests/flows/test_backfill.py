@@ -1,0 +1,151 @@
+"""Backfills: the plan before anything is fetched, each analysis once, failures by themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from flows import backfill, forecast
+from flows.progress import LogReporter
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError
+from tests.flows import toy_stages
+from tests.flows.records import NOW, receipt
+
+FIRST = Cycle.parse("2026-11-01T00Z")
+MIRROR = "http://mirror.invalid/forecasts"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(backfill, "stages", toy_stages)
+    monkeypatch.setattr(forecast, "stages", toy_stages)
+    return Settings(
+        data_root=tmp_path, variant="mini", members=4, lead_hours=24, mirrors=(MIRROR,),
+        deadline_hours=0.2, poll_seconds=0.1,
+    )  # fmt: skip
+
+
+def cycles(count: int) -> tuple[Cycle, ...]:
+    return backfill.window(FIRST, FIRST.shift(6 * (count - 1)), 6, NOW)
+
+
+def offer(settings: Settings, count: int) -> None:
+    """All analyses that `count` cycles from FIRST need."""
+    toy_stages.offer(settings, *(FIRST.shift(6 * place) for place in range(-3, count)))
+
+
+def run(settings: Settings, count: int) -> dict[Cycle, str]:
+    plan = backfill.make_plan(cycles(count), settings, NOW)
+    report = LogReporter()
+    unread = backfill.ingest_all(plan.to_fetch, settings, report, 4, "threads")
+    skip = backfill.failed_histories(plan.cycles, unread, settings)
+    return backfill.run_here(plan, settings, report, skip)
+
+
+def work(settings: Settings, kind: str) -> Counter[str]:
+    lines = (line.split() for line in toy_stages.ledger(settings))
+    return Counter(words[1] for words in lines if words[0] == kind)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "every", "fault"),
+    [
+        ("2026-11-02T00Z", "2026-11-01T00Z", 6, "ends"),
+        ("2026-11-01T00Z", "2026-11-30T00Z", 6, "not due yet"),
+        ("2026-11-01T00Z", "2026-11-02T00Z", 5, "multiple of 6"),
+        ("2026-11-01T00Z", "2026-11-02T00Z", 0, "multiple of 6"),
+        ("2020-01-01T00Z", "2026-11-01T00Z", 6, "more than a year"),
+    ],
+)
+def test_a_window_that_makes_no_sense_is_refused(
+    first: str, last: str, every: int, fault: str
+) -> None:
+    with pytest.raises(InputError, match=fault):
+        backfill.window(Cycle.parse(first), Cycle.parse(last), every, NOW)
+
+
+def test_hours_are_read_or_refused() -> None:
+    assert backfill.every_hours("24h") == 24
+    with pytest.raises(InputError, match="as hours"):
+        backfill.every_hours("daily")
+
+
+def test_a_plan_counts_each_analysis_once_and_says_what_it_costs(settings: Settings) -> None:
+    plan = backfill.make_plan(cycles(8), settings, NOW)
+    assert len(plan.cycles) == 8
+    assert len(plan.needs) == len(plan.to_fetch) == 11  # 3 before the first cycle, then one each
+    assert plan.fetch_bytes == 11 * backfill.ANALYSIS_BYTES
+    assert not plan.rate_is_measured
+    assert plan.gpu_seconds == pytest.approx(8 * 4 * 4 * backfill.MEMBER_STEP_SECONDS)
+    receipt(FIRST.shift(-24), "rollout", 7, 32.0).write(settings.receipts)
+    measured = backfill.make_plan(cycles(8), settings, NOW)
+    assert measured.rate_is_measured
+    assert measured.gpu_seconds == pytest.approx(8 * 32.0)
+    assert not toy_stages.ledger(settings), "a plan fetches nothing"
+
+
+def test_dates_that_no_source_has_are_holes_with_the_reason(settings: Settings) -> None:
+    some = settings.model_copy(update={"mirrors": ("ecmwf", "google")})
+    gap = backfill.window(Cycle.parse("2023-06-01T00Z"), Cycle.parse("2023-06-01T18Z"), 6, NOW)
+    plan = backfill.make_plan(gap, some, NOW)
+    assert not plan.cycles
+    assert set(plan.holes) == set(gap)
+    text = "\n".join(backfill.plan_lines(plan))
+    assert "ecmwf: keeps 72 h only" in text
+    assert "lack fields" in text
+
+
+def test_mirrors_are_chosen_by_date(settings: Settings) -> None:
+    some = settings.model_copy(update={"mirrors": ("ecmwf", "google")})
+    last = Cycle.parse("2026-11-22T18Z")
+    window = backfill.window(last.shift(-96), last, 6, NOW)
+    origins = {n.analysis: n.origin for n in backfill.make_plan(window, some, NOW).needs}
+    assert origins[last] == "ecmwf"
+    assert origins[last.shift(-96)] == "google"
+
+
+def test_every_cycle_is_run_and_every_analysis_fetched_once(settings: Settings) -> None:
+    offer(settings, 8)
+    assert not run(settings, 8)
+    assert set(work(settings, "fetch").values()) == {1}
+    assert len(work(settings, "fetch")) == 11
+    assert work(settings, "publish") == {cycle.id: 1 for cycle in cycles(8)}
+
+
+def test_again_does_nothing_again(settings: Settings) -> None:
+    offer(settings, 3)
+    run(settings, 3)
+    done = toy_stages.ledger(settings)
+    plan = backfill.make_plan(cycles(3), settings, NOW)
+    assert not plan.cycles
+    assert not plan.to_fetch
+    assert len(plan.published) == 3
+    run(settings, 3)
+    assert toy_stages.ledger(settings) == done
+
+
+def test_a_bad_analysis_stops_only_the_cycles_that_need_it(settings: Settings) -> None:
+    offer(settings, 8)
+    bad = FIRST.shift(6)
+    toy_stages.offer(settings, bad, fault="not GRIB")
+    failures = run(settings, 8)
+    assert set(failures) == {bad.shift(6 * place) for place in range(4)}
+    assert all("not GRIB" in why for why in failures.values())
+    plan = backfill.make_plan(cycles(8), settings, NOW)
+    lines = backfill.summary_lines(plan, failures)
+    assert lines[0] == "0 of 4 cycles published, 4 failed"
+    assert f"retry: mosaic-ops run {bad}" in "\n".join(lines)
+    toy_stages.offer(settings, bad)
+    assert not run(settings, 8)
+    assert len(work(settings, "publish")) == 8
+
+
+def test_an_unreachable_cluster_is_said(settings: Settings) -> None:
+    offer(settings, 1)
+    plan = backfill.make_plan(cycles(1), settings, NOW)
+    with pytest.raises(InputError, match=r"not installed|no Dask scheduler"):
+        backfill.ingest_all(plan.to_fetch, settings, LogReporter(), 1, "tcp://127.0.0.1:9")

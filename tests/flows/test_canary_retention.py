@@ -1,0 +1,114 @@
+"""Is a machine fit; what is deleted when."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.canary import differences, examine, golden_path, wave_state
+from flows.locks import cycle_lock
+from flows.retention import free_space
+from flows.settings import Settings
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.grid import LATITUDE, LONGITUDE
+from mosaic_core.contract.schema import INITIAL_STATE
+from mosaic_core.contract.variables import CHANNELS, STATIC_VARIABLES
+from mosaic_core.model.checkpoint import write_random_bundle
+from mosaic_core.model.config import builtin_config
+from tests.flows.records import NEWEST, NOW, settings
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A data root with the small model, random weights, plausible statistics."""
+    root = tmp_path_factory.mktemp("canary")
+    rng = np.random.default_rng(1)
+    mean = np.array([(c.minimum + c.maximum) / 2 for c in CHANNELS], np.float32)
+    deviation = np.array([(c.maximum - c.minimum) / 20 for c in CHANNELS], np.float32)
+    static = rng.normal(size=(LONGITUDE.size, LATITUDE.size, len(STATIC_VARIABLES)))
+    config = settings(root, device="cpu")
+    write_random_bundle(
+        config.weights, builtin_config("mini"), 1, mean, deviation, static.astype(np.float32)
+    )
+    return config
+
+
+def test_the_state_is_an_initial_state() -> None:
+    config = settings(Path("unused"))
+    ones = np.ones(len(CHANNELS))
+    assert not INITIAL_STATE.faults(wave_state(config, 300 * ones, ones))
+
+
+def test_the_first_canary_records_the_next_compare_and_damage_is_told(bundle: Settings) -> None:
+    first = examine(bundle)
+    assert first.is_fit, first.lines
+    assert "golden recorded" in first.lines[-1]
+    assert examine(bundle).is_fit
+    path = golden_path(bundle)
+    good = path.read_text()
+    path.write_text(good[: len(good) // 2])
+    assert "golden is damaged" in examine(bundle).summary
+    path.write_text(good)
+    weights = next(bundle.weights.glob("*.safetensors"))
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-4] + b"\x00\x00\x80\x3f")
+    told = examine(bundle)
+    assert not told.is_fit
+    assert "weights changed" in told.summary
+    assert examine(bundle, record=True).is_fit
+    weights.write_bytes(kept)
+
+
+def test_another_rollout_than_the_golden_is_told(bundle: Settings) -> None:
+    from flows.canary import Golden
+
+    golden_path(bundle).unlink(missing_ok=True)
+    examine(bundle)
+    golden = Golden.model_validate_json(golden_path(bundle).read_bytes())
+    scales = np.ones(len(CHANNELS))
+    assert not differences(golden, golden, scales)
+    for wrong in (0.5, float("nan")):
+        samples = (golden.samples[0] + wrong, *golden.samples[1:])
+        found = golden.model_copy(update={"samples": samples})
+        assert "departs from its golden" in differences(golden, found, scales)[0]
+
+
+def test_a_machine_without_weights_or_device_is_not_fit(tmp_path: Path, bundle: Settings) -> None:
+    assert not examine(settings(tmp_path, device="cpu")).is_fit
+    away = bundle.model_copy(update={"device": "cuda:7"})
+    assert not examine(away).is_fit
+
+
+def aged(path: Path, hours: float) -> Path:
+    """A folder with a file in it, both so old."""
+    path.mkdir(parents=True)
+    (path / "data").write_bytes(b"x" * 1000)
+    moment = NOW.timestamp() - 3600 * hours
+    for each in (path / "data", path):
+        os.utime(each, (moment, moment))
+    return path
+
+
+def test_retention_deletes_what_is_old_and_idle_and_says_so(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    old, young, backfilled = NEWEST.shift(-240), NEWEST.shift(-6), Cycle.parse("2025-01-01T00Z")
+    gone = aged(config.downloads / old.id, 200)
+    kept = [
+        aged(config.downloads / young.id, 5),
+        aged(config.downloads / backfilled.id, 5),
+        aged(config.staging / old.id, 200),
+        aged(config.downloads / "notes", 2000),
+    ]
+    with cycle_lock(old, config.locks):
+        assert not free_space(config, NOW).removals
+    said = free_space(config, NOW, dry_run=True)
+    assert gone.exists()
+    assert "would be freed" in said.summary
+    freed = free_space(config, NOW)
+    assert not gone.exists()
+    assert not kept[2].exists(), "a staged run that nobody finishes"
+    assert all(path.exists() for path in (kept[0], kept[1], kept[3]))
+    assert {each.path for each in freed.removals} == {gone, kept[2]}
