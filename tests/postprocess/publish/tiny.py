@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,14 @@ def stage(folder: Path, cycle: Cycle = CYCLE, run_id: str = "run-1", **options: 
     write_product(folder / "ensemble.zarr", dataset.mean("number").astype("float32"), attributes)
     (folder / "cyclones.geojson").write_text('{"type": "FeatureCollection", "features": []}\n')
     return folder
+
+
+def publish_in_child(
+    environment: dict[str, str], staged: Path, address: str, cycle: str, run_id: str
+) -> None:
+    """What a publisher process does; its parent's environment is told to it."""
+    os.environ.update(environment)
+    publish(staged, address, cycle=Cycle.parse(cycle), run_id=run_id)
 
 
 if __name__ == "__main__":
