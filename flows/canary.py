@@ -150,17 +150,18 @@ def differences(golden: Golden, found: Golden, deviations: NDArray[np.float64]) 
 
 
 def _observed(settings: Settings) -> Golden:
-    from flows.ensemble import load
-    from mosaic_core.rollout import forecast
+    from mosaic_core.forecaster import Forecaster
 
-    model = load(settings)
+    forecaster = Forecaster.load(
+        settings.weights, settings.variant, device=settings.device, batch_size=settings.batch_size
+    )
     state = wave_state(settings, *statistics(settings))
-    *_, last = forecast(model, state, numbers=NUMBERS, steps=STEPS)
+    *_, last = forecaster.forecast(state, numbers=NUMBERS, steps=STEPS)
     flat = last.fields.reshape(len(NUMBERS), len(CHANNELS), -1)
     points = np.linspace(0, flat.shape[2] - 1, SAMPLES).astype(int)
     return Golden(
         variant=settings.variant,
-        precision=_placement(settings)[1],
+        precision=forecaster.precision,
         sha256=_digests(settings),
         samples=tuple(np.round(flat[:, :, points].astype(np.float64).ravel(), 6).tolist()),
         made_on=versions(),

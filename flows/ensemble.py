@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flows.figures import draw_figures
 from flows.progress import Advance
-from flows.provenance import provenance, run_id, weights_digest
+from flows.provenance import provenance, run_id
 from flows.settings import Settings
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
@@ -29,7 +29,7 @@ from postprocess.products.spectra.stream import KineticEnergySpectra
 from postprocess.store import ForecastWriter
 
 if TYPE_CHECKING:
-    from mosaic_core.model.mosaic import Mosaic
+    from mosaic_core.forecaster import Forecaster
 
 COMPLETE = "complete.json"
 
@@ -40,19 +40,24 @@ class EnsembleRun:
 
     cycle: Cycle
     state: xr.Dataset
-    model: Mosaic
+    forecaster: Forecaster
     settings: Settings
-    weights_sha256: str
     name: str
 
     @classmethod
     def prepare(cls, cycle: Cycle, state_path: Path, settings: Settings) -> EnsembleRun:
         """The run of `cycle` from a stored initial state, its model loaded."""
-        state, model = read_state(state_path), load(settings)
-        assert model.provenance is not None, "a model from a bundle knows its files"
-        digest = weights_digest(model.provenance.sha256)
-        name = run_id(cycle, settings, state, digest)
-        return cls(cycle, state, model, settings, digest, name)
+        from mosaic_core.forecaster import Forecaster
+
+        state = read_state(state_path)
+        forecaster = Forecaster.load(
+            settings.weights,
+            settings.variant,
+            device=settings.device,
+            batch_size=settings.batch_size,
+        )
+        name = run_id(cycle, settings, state, forecaster)
+        return cls(cycle, state, forecaster, settings, name)
 
     @property
     def folder(self) -> Path:
@@ -62,13 +67,11 @@ class EnsembleRun:
     def spec(self) -> ForecastSpec:
         """What the forecast store will hold."""
         leads = [self.settings.model_variant.lead_time(step) for step in self.steps]
-        precision = str(self.model.dtype).removeprefix("torch.")
-        made = provenance(self.settings, self.state, self.name, self.weights_sha256, precision)
         return ForecastSpec(
             init_time=self.cycle.init_time,
             numbers=self.settings.numbers,
             lead_times=tuple(leads),
-            provenance=made,
+            provenance=provenance(self.settings, self.state, self.name, self.forecaster),
             rounding=self.settings.rounding,
         )
 
@@ -79,15 +82,8 @@ class EnsembleRun:
 
     def stream(self) -> Iterator[ForecastStep]:
         """The forecast, all members at one lead after the other."""
-        from mosaic_core.rollout import forecast
-
-        return forecast(
-            self.model,
-            self.state,
-            numbers=self.settings.numbers,
-            steps=self.settings.steps,
-            batch_size=self.settings.batch_size,
-        )
+        numbers, steps = self.settings.numbers, self.settings.steps
+        return self.forecaster.forecast(self.state, numbers=numbers, steps=steps)
 
 
 def run_ensemble(cycle: Cycle, state: Path, settings: Settings, advance: Advance) -> Path:
@@ -104,15 +100,6 @@ def read_state(path: Path) -> xr.Dataset:
     """A stored initial state, in memory."""
     with xr.open_zarr(path, chunks=None, consolidated=True) as dataset:
         return dataset.load()
-
-
-def load(settings: Settings) -> Mosaic:
-    """The model of the settings on their device: float16 on a GPU, float32 on a CPU."""
-    from mosaic_core.model.checkpoint import load_model
-    from mosaic_core.model.placement import placement
-
-    device, dtype = placement(settings.device)
-    return load_model(settings.weights, settings.variant, device=device, dtype=dtype)
 
 
 def _is_complete(folder: Path) -> bool:

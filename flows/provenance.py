@@ -6,15 +6,18 @@ import datetime as dt
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from postprocess.provenance import Provenance
+
+if TYPE_CHECKING:
+    from mosaic_core.forecaster import Forecaster
 
 RUN_ID_DIGITS = 12
 _CLONE = Path(__file__).resolve().parent.parent
@@ -30,12 +33,7 @@ def code_version() -> str:
     return f"{version}+g{said.stdout.strip()}" if said.returncode == 0 else version
 
 
-def weights_digest(files: Mapping[str, str]) -> str:
-    """SHA-256 over the names and digests of the files a model was loaded from."""
-    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
-
-
-def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, weights_sha256: str) -> str:
+def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, forecaster: Forecaster) -> str:
     """Name of the run: a digest of everything that decides its bits.
 
     The same run started again finds what it left; a run that differs in anything never mixes
@@ -48,7 +46,10 @@ def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, weights_sha256: 
         "numbers": settings.numbers,
         "lead_hours": settings.lead_hours,
         "rounding": settings.rounding,
-        "weights": weights_sha256,
+        "weights": forecaster.weights_sha256,
+        "precision": forecaster.precision,
+        "device": forecaster.device_name,
+        "batch_size": forecaster.batch_size,
         "code": code_version(),
         "notice": settings.notice,
     }
@@ -69,16 +70,17 @@ def input_analyses(state: xr.Dataset) -> tuple[str, ...]:
 
 
 def provenance(
-    settings: Settings, state: xr.Dataset, name: str, weights_sha256: str, precision: str
+    settings: Settings, state: xr.Dataset, name: str, forecaster: Forecaster
 ) -> Provenance:
     """The attributes every store of the run carries."""
     return Provenance(
         run_id=name,
         created=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
         model_variant=settings.variant,
-        weights_sha256=weights_sha256,
+        weights_sha256=forecaster.weights_sha256,
         code_version=code_version(),
-        precision=precision,
+        precision=forecaster.precision,
+        batch_size=forecaster.batch_size,
         input_analyses=input_analyses(state),
         comment=settings.notice or "",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.provenance import weights_digest
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError
@@ -48,25 +47,17 @@ def parse_members(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
 def _stream(
     recipe: Recipe, numbers: tuple[int, ...], weights: Path, device: str
 ) -> Iterator[ForecastStep]:
-    from mosaic_core.model.checkpoint import load_model
-    from mosaic_core.model.placement import placement
-    from mosaic_core.rollout import forecast
+    from mosaic_core.forecaster import Forecaster
 
     made = recipe.provenance
-    target, dtype = placement(device)
-    model = load_model(weights, made.model_variant, device=target, dtype=dtype)
-    assert model.provenance is not None, "a model from a bundle knows its files"
-    found = weights_digest(model.provenance.sha256)
-    if found != made.weights_sha256:
+    forecaster = Forecaster.load(
+        weights, made.model_variant, device=device, batch_size=made.batch_size
+    )
+    if forecaster.weights_sha256 != made.weights_sha256:
         raise ModelError(
-            f"these weights are {found[:12]}, the cycle was made with {made.weights_sha256[:12]}",
+            f"these weights are {forecaster.weights_sha256[:12]}, the cycle was made with "
+            f"{made.weights_sha256[:12]}",
             where=str(weights),
             remedy="mosaic-ops weights fetch at the revision of that time",
         )
-    return forecast(
-        model,
-        recipe.initial_state,
-        numbers=numbers,
-        steps=recipe.steps,
-        batch_size=made.batch_size,
-    )
+    return forecaster.forecast(recipe.initial_state, numbers=numbers, steps=recipe.steps)

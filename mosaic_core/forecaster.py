@@ -1,0 +1,82 @@
+"""A model where it runs: the network itself, or its fast form on a GPU, behind one door."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.model.checkpoint import load_model
+from mosaic_core.model.fast import FastEngine, accelerated
+from mosaic_core.model.fast_output import PinnedRing
+from mosaic_core.model.mosaic import Mosaic, Provenance
+from mosaic_core.model.placement import placement
+from mosaic_core.rollout import forecast
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A loaded model and what computes its steps; `engine` None means the network itself."""
+
+    model: Mosaic
+    engine: FastEngine | None
+    batch_size: int
+
+    @classmethod
+    def load(
+        cls, weights: Path, variant: str, *, device: str = "auto", batch_size: int | None = None
+    ) -> Forecaster:
+        """The model of a bundle on `device` (auto, cpu, cuda, cuda:N).
+
+        `batch_size` members are computed at once: on a GPU by default as many as pay and fit,
+        on a CPU one. ModelError for unusable weights, device or memory.
+        """
+        place, dtype = placement(device)
+        model = load_model(weights, variant)
+        engine = accelerated(model, place, batch_size=batch_size)
+        if engine is None:
+            model = model.to(device=place, dtype=dtype)
+        return cls(model, engine, engine.batch_size if engine else batch_size or 1)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Files the model was loaded from, their licence, and whether they were trained."""
+        assert self.model.provenance is not None, "a model from a bundle knows its files"
+        return self.model.provenance
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest over the names and digests of the files that the model was loaded from."""
+        text = json.dumps(dict(self.provenance.sha256), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def precision(self) -> str:
+        """Type of the arithmetic: float32, float16."""
+        return str(self.engine.dtype if self.engine else self.model.dtype).removeprefix("torch.")
+
+    @property
+    def device_name(self) -> str:
+        """The kind of device: the same bits come from the same kind only."""
+        device = self.engine.device if self.engine else self.model.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+    def forecast(
+        self, initial_state: xr.Dataset, *, numbers: Sequence[int], steps: int
+    ) -> Iterator[ForecastStep]:
+        """Step 0, the analysis, then steps 1 to `steps`; see `mosaic_core.rollout.forecast`."""
+        return forecast(
+            self.model,
+            initial_state,
+            numbers=numbers,
+            steps=steps,
+            batch_size=self.batch_size,
+            engine=self.engine,
+            to_host=PinnedRing() if self.engine else None,
+        )
