@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ingest.analysis import build_analysis, incoming_statics
 from ingest.archive import append_analysis, archived_times, read_analysis
+from ingest.fetch import MANIFEST
 from ingest.gate.judge import judge_analysis
-from ingest.gate.reference import Reference
+from ingest.gate.reference import Planes, Reference
 from ingest.gate.verdict import Verdict
-from mosaic_core.contract.artifacts import StoreRef
+from mosaic_core.contract.artifacts import FetchManifest, StoreRef
 from mosaic_core.contract.cycle import Cycle
 
 _LONGEST_STEP = np.timedelta64(24, "h")
@@ -23,6 +25,7 @@ def admit(
     reference: Reference | None = None,
     *,
     compared_with: Path | None = None,
+    static_fields: Planes | None = None,
 ) -> tuple[StoreRef, Verdict]:
     """Archive the analysis (ANALYSIS schema, one time) if the gate lets it pass.
 
@@ -30,16 +33,41 @@ def admit(
     analysis of the day before it in the archive, or in `compared_with`. Raises DataError naming
     every check that refuses, ArchiveError as `append_analysis`.
     """
-    verdict = examine(compared_with or archive, analysis, reference)
+    verdict = examine(compared_with or archive, analysis, reference, static_fields=static_fields)
     cycle = Cycle.from_datetime64(analysis["time"].values[0])
     verdict.require(f"analysis of {cycle} from {analysis.attrs.get('source', 'the user')}")
     recorded = analysis.assign_attrs(gate=verdict.as_record())
     return append_analysis(archive, recorded), verdict
 
 
-def examine(archive: Path, analysis: xr.Dataset, reference: Reference | None = None) -> Verdict:
+def admit_fetched(
+    folder: Path,
+    archive: Path,
+    reference: Reference | None = None,
+    *,
+    compared_with: Path | None = None,
+    step: int = 0,
+) -> tuple[StoreRef, Verdict]:
+    """`admit` for what `fetch_analysis` left in `folder`, static fields included."""
+    analysis = build_analysis(FetchManifest.read(folder / MANIFEST), folder, step=step)
+    return admit(
+        archive, analysis, reference, compared_with=compared_with,
+        static_fields=incoming_statics(folder),
+    )  # fmt: skip
+
+
+def examine(
+    archive: Path,
+    analysis: xr.Dataset,
+    reference: Reference | None = None,
+    *,
+    static_fields: Planes | None = None,
+) -> Verdict:
     """The gate's verdict on an analysis, given what the archive holds before it."""
-    return judge_analysis(analysis, reference=reference, previous=_previous(archive, analysis))
+    previous = _previous(archive, analysis)
+    return judge_analysis(
+        analysis, reference=reference, previous=previous, static_fields=static_fields
+    )
 
 
 def _previous(archive: Path, analysis: xr.Dataset) -> xr.Dataset | None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from ingest.decode import Field, read_messages
-from ingest.fetch import DATA
-from ingest.planes import analysis_planes
+from ingest.fetch import DATA, STATICS
+from ingest.index import STATIC_KEYS
+from ingest.planes import RegridderCache, analysis_planes
 from ingest.sources import ATTRIBUTION
 from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.cycle import Cycle
@@ -30,6 +32,18 @@ def build_analysis(manifest: FetchManifest, directory: Path, *, step: int = 0) -
         read_messages(path), cycle.init_time + np.timedelta64(step, "h"), str(path)
     )
     return dataset.assign_attrs(_provenance(manifest, step))
+
+
+def incoming_statics(directory: Path) -> dict[str, NDArray[np.floating]]:
+    """Static fields that came with a fetched analysis, by the model's names; may be empty.
+
+    (latitude, longitude) on the model's grid.
+    """
+    path = directory / STATICS
+    names = {key: name for name, key in STATIC_KEYS.items()}
+    regridders = RegridderCache()
+    fields = read_messages(path) if path.exists() else ()
+    return {names[field.header.key]: regridders.of(field)(field.values) for field in fields}
 
 
 def _provenance(manifest: FetchManifest, step: int) -> dict[str, str | int]:

@@ -1,7 +1,8 @@
 """Fetch one analysis from a mirror: only the wanted messages, checked, resumable, idempotent.
 
 Files in the target folder: `analysis.grib2` (82 messages, in the order of the source file),
-`analysis.index` (as served), `manifest.json` (written last: with it the analysis is complete) and,
+`statics.grib2` (land mask and orography, where the source has them), `analysis.index` (as
+served), `manifest.json` (written last: with it the analysis is complete) and,
 while a download is under way, `parts/`.
 """
 
@@ -28,6 +29,7 @@ from mosaic_core.contract.files import sha256_file, write_atomic
 __all__ = ["fetch_analysis", "is_ready", "verified_manifest", "wait_until_ready"]
 
 MANIFEST, DATA, INDEX = "manifest.json", "analysis.grib2", "analysis.index"
+STATICS = "statics.grib2"
 _LOCK_WAIT_SECONDS = 1800.0
 
 Progress = Callable[[int, int], None]
@@ -125,7 +127,10 @@ async def _fetch(
         parts = Parts(directory / "parts", found.identity, digest)
         await _download(mirror, found, parts, progress)
     try:
-        data = assemble(parts, found.spans, found.rows.values(), location, directory / DATA)
+        data = [assemble(parts, found.spans, found.rows.values(), location, directory / DATA)]
+        if found.statics:
+            kept = directory / STATICS
+            data.append(assemble(parts, found.spans, found.statics.values(), location, kept))
     except DataError:
         parts.remove()
         raise
@@ -156,7 +161,7 @@ async def _download(mirror: Mirror, found: Inventory, parts: Parts, progress: Pr
 def _record(
     found: Inventory,
     directory: Path,
-    data: FetchedFile,
+    data: list[FetchedFile],
     index_sha256: str,
     first_seen: datetime | None,
 ) -> FetchManifest:
@@ -173,7 +178,7 @@ def _record(
         last_modified=found.identity.last_modified,
         first_seen=first_seen,
         fetched_at=datetime.now(UTC),
-        files=(data, index),
+        files=(*data, index),
     )
     manifest.write(directory / MANIFEST)
     return manifest

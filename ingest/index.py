@@ -32,6 +32,12 @@ class FieldKey:
         return self.param if self.level is None else f"{self.param} {self.level} {self.levtype}"
 
 
+STATIC_KEYS = {
+    "land_sea_mask": FieldKey("lsm", "sfc", None),
+    "geopotential_at_surface": FieldKey("z", "sfc", None),
+}
+
+
 @dataclass(frozen=True)
 class IndexRow:
     """One message: its key, its identity (class, stream, type, date, hour, step), its bytes."""
@@ -123,6 +129,20 @@ def inventory(
     _refuse_wrong(found, location)
     _refuse_incomplete(found, location, size, params)
     return {name: candidates[0] for name, candidates in found.items()}
+
+
+def static_rows(rows: Sequence[IndexRow], size: int) -> dict[str, IndexRow]:
+    """The rows of the land mask and the surface geopotential, those that are there once, whole.
+
+    They come with step 0 of some eras, and are compared with the model's own; nothing waits for
+    them.
+    """
+    found = {}
+    for name, key in STATIC_KEYS.items():
+        candidates = [row for row in rows if row.key == key and 0 <= row.offset < row.end <= size]
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+    return found
 
 
 def _refuse_wrong(found: Mapping[str, list[IndexRow]], location: AnalysisLocation) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import xarray as xr
 
 from ingest.admission import admit, examine
-from ingest.analysis import build_analysis
+from ingest.analysis import build_analysis, incoming_statics
 from ingest.archive import provenance
 from ingest.correction import correct_analysis
 from ingest.fetch import MANIFEST, Progress, fetch_analysis
-from ingest.gate.reference import Reference
+from ingest.gate.reference import Planes, Reference
 from ingest.gate.verdict import Verdict
 from ingest.sources import Source
 from ingest.stores import StoreSource, read_store
@@ -67,11 +67,15 @@ def take_in(
     answers: dict[str, SourceError | DataError] = {}
     for source in sources:
         try:
-            analysis = order.analysis(source)
+            analysis, static_fields = order.analysis(source)
             if correct is not None:
-                store, verdict = _replace(archive, analysis, reference, correct)
+                verdict = examine(archive, analysis, reference, static_fields=static_fields)
+                store = _replace(archive, analysis, verdict, correct)
             else:
-                store, verdict = admit(fills or archive, analysis, reference, compared_with=archive)
+                store, verdict = admit(
+                    fills or archive, analysis, reference,
+                    compared_with=archive, static_fields=static_fields,
+                )  # fmt: skip
         except SourceError as answer:
             answers[source.name] = answer
         except DataError as answer:
@@ -105,24 +109,23 @@ class _Order:
     def folder(self) -> Path:
         return self.downloads / (f"{self.valid.id}-step{self.step}" if self.step else self.valid.id)
 
-    def analysis(self, source: Source | StoreSource) -> xr.Dataset:
+    def analysis(self, source: Source | StoreSource) -> tuple[xr.Dataset, Planes]:
         if isinstance(source, StoreSource):
             if self.step:
                 raise SourceError("holds analyses only", where=source.name, remedy="use a mirror")
-            return read_store(source, self.valid)
+            return read_store(source, self.valid), {}
         manifest = fetch_analysis(
             self.valid.shift(-self.step), source, self.folder,
             progress=self.progress, policy=self.policy, step=self.step,
         )  # fmt: skip
-        return build_analysis(manifest, self.folder, step=self.step)
+        analysis = build_analysis(manifest, self.folder, step=self.step)
+        return analysis, incoming_statics(self.folder)
 
 
-def _replace(
-    archive: Path, analysis: xr.Dataset, reference: Reference | None, reason: str
-) -> tuple[StoreRef, Verdict]:
-    verdict = examine(archive, analysis, reference).require("the correcting analysis")
+def _replace(archive: Path, analysis: xr.Dataset, verdict: Verdict, reason: str) -> StoreRef:
+    verdict.require("the correcting analysis")
     recorded = analysis.assign_attrs(gate=verdict.as_record())
-    return correct_analysis(archive, recorded, reason), verdict
+    return correct_analysis(archive, recorded, reason)
 
 
 def _refusal(cycle: Cycle, answers: dict[str, SourceError | DataError]) -> SourceError | DataError:

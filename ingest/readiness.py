@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ingest.index import ByteRange, IndexRow, inventory, merge_ranges, parse_index
+from ingest.index import (
+    ByteRange,
+    IndexRow,
+    inventory,
+    merge_ranges,
+    parse_index,
+    static_rows,
+)
 from ingest.sources import AnalysisLocation, Source, analysis_files
 from ingest.transfer import (
     Mirror,
@@ -40,17 +47,21 @@ Answers = dict[str, SourceError | DataError]
 
 @dataclass(frozen=True)
 class Inventory:
-    """A complete analysis on a mirror: its object's version, its index, the rows we want."""
+    """A complete analysis on a mirror: its object's version, its index, the rows we want.
+
+    `statics` are rows of static fields that come with it, if any.
+    """
 
     location: AnalysisLocation
     identity: ObjectIdentity
     index: bytes
     rows: dict[str, IndexRow]
+    statics: dict[str, IndexRow]
 
     @property
     def spans(self) -> tuple[ByteRange, ...]:
         """The byte ranges to ask for."""
-        return merge_ranges(self.rows.values(), MERGE_GAP_BYTES)
+        return merge_ranges([*self.rows.values(), *self.statics.values()], MERGE_GAP_BYTES)
 
 
 async def take_inventory(mirror: Mirror, location: AnalysisLocation) -> Inventory:
@@ -62,7 +73,9 @@ async def take_inventory(mirror: Mirror, location: AnalysisLocation) -> Inventor
     identity = await mirror.identity(location.data_url)
     index = await mirror.read(location.index_url)
     rows = parse_index(index, public(location.index_url))
-    return Inventory(location, identity, index, inventory(rows, location, identity.size))
+    wanted = inventory(rows, location, identity.size)
+    statics = static_rows(rows, identity.size) if location.step == 0 else {}
+    return Inventory(location, identity, index, wanted, statics)
 
 
 def is_ready(

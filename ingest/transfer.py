@@ -168,10 +168,8 @@ class Mirror:
                 where=public(url),
                 remedy=_OTHER_MIRROR,
             ) from None
-        ceiling = self._policy.backoff_seconds * 2 ** (failures - 1)
-        seconds = random.uniform(0.5, 1.0) * min(ceiling, self._policy.backoff_limit_seconds)
         asked = error.wait_seconds if isinstance(error, _TryAgain) else None
-        seconds = max(seconds, asked or 0.0)
+        seconds = self._pause_seconds(failures, asked)
         if asyncio.get_running_loop().time() + seconds > self._give_up:
             raise MirrorTrouble(
                 f"{reason}; the next attempt would be after the deadline of "
@@ -180,6 +178,13 @@ class Mirror:
                 remedy=_OTHER_MIRROR,
             ) from None
         await asyncio.sleep(seconds)
+
+    def _pause_seconds(self, failures: int, asked: float | None) -> float:
+        """What the server asked for, else twice as long each time; both vary, so clients spread."""
+        if asked is not None:
+            return max(asked, self._policy.backoff_seconds) * random.uniform(1.0, 1.25)
+        ceiling = self._policy.backoff_seconds * 2 ** (failures - 1)
+        return random.uniform(0.5, 1.0) * min(ceiling, self._policy.backoff_limit_seconds)
 
 
 @asynccontextmanager

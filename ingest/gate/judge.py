@@ -7,7 +7,7 @@ import xarray as xr
 
 from ingest.gate.physics import between_fields
 from ingest.gate.position import position, roughness, statics
-from ingest.gate.reference import Plane, Planes, Reference, planes_of
+from ingest.gate.reference import Planes, Reference, planes_of
 from ingest.gate.statistics import changes, single_fields
 from ingest.gate.verdict import Verdict, combine
 
@@ -19,13 +19,12 @@ def judge(
     *,
     reference: Reference | None = None,
     previous: Planes | None = None,
-    land: Plane | None = None,
-    surface_geopotential: Plane | None = None,
+    static_fields: Planes | None = None,
 ) -> Verdict:
     """The verdict on the channels in `planes`; checks that lack what they need say so.
 
-    `previous` are the channels of an analysis at most a day earlier. `land` and
-    `surface_geopotential` are static fields that came with the analysis.
+    `previous` are the channels of an analysis at most a day earlier. `static_fields` came with
+    the analysis: land_sea_mask, geopotential_at_surface.
     """
     known = reference or Reference()
     # Beyond a missing value every mean is NaN: nothing more can be said.
@@ -37,7 +36,7 @@ def judge(
             between_fields(whole),
             position(whole, known),
             roughness(whole, known),
-            statics(land, surface_geopotential, known),
+            statics(static_fields or {}, known),
         )
     )
 
@@ -47,10 +46,12 @@ def judge_analysis(
     *,
     reference: Reference | None = None,
     previous: xr.Dataset | None = None,
+    static_fields: Planes | None = None,
 ) -> Verdict:
     """`judge` for a dataset of one time; a `previous` more than a day older is not compared."""
     before = None if previous is None or _too_old(analysis, previous) else planes_of(previous)
-    return judge(planes_of(analysis), reference=reference, previous=before)
+    planes = planes_of(analysis)
+    return judge(planes, reference=reference, previous=before, static_fields=static_fields)
 
 
 def _too_old(analysis: xr.Dataset, previous: xr.Dataset) -> bool:

@@ -75,19 +75,16 @@ def matches(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
     return np.fft.irfft(product.sum(axis=0), a.shape[1]) / norm
 
 
-def statics(
-    land: Plane | None, surface_geopotential: Plane | None, reference: Reference
-) -> Iterator[Finding]:
+def statics(incoming: Planes, reference: Reference) -> Iterator[Finding]:
     """The incoming land mask and orography against those that came with the weights."""
-    pairs = (
-        ("land_sea_mask", land, reference.land, _LAND_CHANGE),
-        ("geopotential_at_surface", surface_geopotential, reference.surface_geopotential,
-         _HEIGHT_CHANGE),
-    )  # fmt: skip
+    held = {
+        "land_sea_mask": (reference.land, _LAND_CHANGE),
+        "geopotential_at_surface": (reference.surface_geopotential, _HEIGHT_CHANGE),
+    }
     weights = area_weights(LATITUDE)[:, None]
-    for name, incoming, held, limits in pairs:
-        if incoming is None or held is None:
+    for name, (field, limits) in held.items():
+        if field is None or name not in incoming:
             yield unchecked("statics", f"{name} was not given")
         else:
-            difference = incoming.astype(np.float64) - held
+            difference = incoming[name].astype(np.float64) - field
             yield limits.judge("statics", name, float(np.sqrt((weights * difference**2).mean())))

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.archive import archived_times
+from ingest.archive import archived_times, provenance
 from ingest.gate.reference import Reference
+from ingest.gate.verdict import Outcome
+from ingest.initial_state import GapPolicy, initial_state
 from ingest.intake import Intake, take_in
 from ingest.sources import Source
 from ingest.synthetic import mutate
@@ -92,6 +94,39 @@ def test_the_sound_cycle_passes(stage: Stage) -> None:
     intake = stage.take()
     assert intake.verdict is not None
     assert intake.verdict.outcome == "pass", intake.verdict.worst_by_check()
+    compared = {f.subject for f in intake.verdict.findings if f.check == "statics"}
+    assert compared == {"land_sea_mask", "geopotential_at_surface"}
+    assert not intake.verdict.of(Outcome.UNCHECKED)
+
+
+def test_the_forecast_valid_then_fills_a_gap(stage: Stage, tmp_path: Path) -> None:
+    """T-6 is archived, T is not to be had: its 6-h forecast goes into an archive of its own."""
+    make_mirror_tree(stage.tree, [BEFORE], steps=[6], workers=1)
+    fills = tmp_path / "fills.zarr"
+    intake = take_in(
+        NOW, [stage.source], downloads=tmp_path / "downloads", archive=tmp_path / "analyses.zarr",
+        fills=fills, reference=stage.reference, policy=POLICY,
+    )  # fmt: skip
+    record = provenance(fills)[NOW.init_time]
+    assert (record["cycle"], record["step"]) == (BEFORE.id, 6)
+    assert intake.store.address == str(fills)
+    assert archived_times(tmp_path / "analyses.zarr").size == 1
+    policy = GapPolicy(forecast_fills=1, fill_newest=True)
+    state = initial_state(NOW, tmp_path / "analyses.zarr", 2, 6, fills=fills, policy=policy)
+    assert state["origin"].values.tolist() == ["analysis", "6-h forecast"]
+
+
+def test_a_correction_takes_the_analysis_anew(stage: Stage) -> None:
+    first = stage.take()
+    mutate.change_values(stage.file(NOW), lambda values: values + 0.5, frozenset({"2t"}))
+    again = take_in(
+        NOW, [stage.source], downloads=stage.folder / "downloads",
+        archive=stage.folder / "analyses.zarr", reference=stage.reference, policy=POLICY,
+        correct="2 m temperature was half a degree too cold",
+    )  # fmt: skip
+    assert again.store.sha256 != first.store.sha256
+    record = provenance(stage.folder / "analyses.zarr")[NOW.init_time]
+    assert record["corrections"][0]["reason"].startswith("2 m temperature")
 
 
 Spoil = Callable[[Stage], None]

@@ -193,9 +193,11 @@ def test_statics_of_another_planet_are_refused(now: Planes, reference: Reference
     land, heights = reference.land, reference.surface_geopotential
     assert land is not None
     assert heights is not None
-    same = judge(now, reference=reference, land=land, surface_geopotential=heights)
+    own = {"land_sea_mask": land, "geopotential_at_surface": heights}
+    same = judge(now, reference=reference, static_fields=own)
     assert same.outcome is Outcome.PASS
-    other = judge(now, reference=reference, land=land[:, ::-1], surface_geopotential=heights / 9.8)
+    strange = {"land_sea_mask": land[:, ::-1], "geopotential_at_surface": heights / 9.8}
+    other = judge(now, reference=reference, static_fields=strange)
     refused = {(f.check, f.subject) for f in other.of(Outcome.REFUSE)}
     assert refused == {("statics", "land_sea_mask"), ("statics", "geopotential_at_surface")}
 
