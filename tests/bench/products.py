@@ -59,6 +59,8 @@ def spectra(fields: int, device: str) -> dict[str, float]:
 
     u, v = winds()
     rows: dict[str, float] = {}
+    if device != "cpu":
+        return _torch_twin(u, v, fields, device)
     for dtype in ("float32", "float64"):
         op = operator(121, 240, spin=1, dtype=dtype)
         uv = u.astype(dtype), v.astype(dtype)

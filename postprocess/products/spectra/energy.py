@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy.fft
 
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.grid import EARTH_RADIUS_M
@@ -140,7 +141,7 @@ def zonal_power(field: Any, latitude: Any, *, xp: Any = np) -> Any:
     circumference C of the circle.
     """
     count = field.shape[-1]
-    coefficients = xp.fft.rfft(field) / count
+    coefficients = _rfft(field, xp) / count
     circumference = 2 * np.pi * EARTH_RADIUS_M * np.cos(np.deg2rad(latitude))
     power = coefficients.real**2 + coefficients.imag**2
     power[..., 1:] = 2 * power[..., 1:]
@@ -194,9 +195,14 @@ def _columns(field: Any, op: Operator, xp: Any) -> Any:
 
     A view with the rings next to each other in memory: what BLAS takes without a copy.
     """
-    sums = xp.fft.rfft(field)[..., : op.lmax + 1].swapaxes(1, 2)
+    sums = _rfft(field, xp)[..., : op.lmax + 1].swapaxes(1, 2)
     parts = xp.stack([sums.real, sums.imag], 1)
     return xp.moveaxis(parts.reshape(-1, *parts.shape[2:]), 0, 2)
+
+
+def _rfft(field: Any, xp: Any) -> Any:
+    """Along the last axis; scipy's is five times faster than numpy's in single precision."""
+    return scipy.fft.rfft(field) if xp is np else xp.fft.rfft(field)
 
 
 def _products(op: Operator, columns: Any, xp: Any) -> Iterator[tuple[Block, Any]]:
