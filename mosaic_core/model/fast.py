@@ -17,13 +17,8 @@ from mosaic_core.attention.kernels.attention import Scratch, Sizes, attend
 from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.feedforward import swiglu
 from mosaic_core.attention.kernels.interpolation import interpolate
-from mosaic_core.attention.kernels.norms import (
-    normed_sum,
-    row_scale,
-    row_scales_like,
-    scaled_silu,
-)
-from mosaic_core.attention.kernels.projection import finish_projection
+from mosaic_core.attention.kernels.norms import normed_sum, row_scale, scaled_silu
+from mosaic_core.attention.kernels.projection import project
 from mosaic_core.contract.errors import ModelError
 from mosaic_core.model.config import LevelConfig, ModelConfig
 from mosaic_core.model.fast_weights import (
@@ -149,13 +144,13 @@ class FastEngine:
         for stage, up in zip(weights.decoders, weights.ups, strict=True):
             x = self._stage(_up(x, up, skips.pop(), eps), stage, biases)
         x = self._interpolate(x, weights.to_grid)
-        scale = row_scale(x, eps, out=row_scales_like(x))
+        scale = row_scale(x, eps)
         x = scaled_silu(x @ weights.postprocess[0].T, scale)
         return _wide_product(x, weights.postprocess[1]).unflatten(0, (batch, -1))
 
     def _interpolate(self, x: Tensor, weights: InterpolationWeights) -> Tensor:
         """Both norms before an interpolation, and the interpolation: (rows, dim) -> rows."""
-        scale = row_scale(x, self.config.norm_eps, twice=True, out=row_scales_like(x))
+        scale = row_scale(x, self.config.norm_eps, twice=True)
         projected = (x @ weights.projection.T).unflatten(0, (self.batch_size, -1))
         gathered = x.new_empty(self.batch_size, len(weights.indices), x.shape[1])
         interpolate(
@@ -179,13 +174,11 @@ class FastEngine:
         level, batch = stage.level, self.batch_size
         heads, kv_heads, size = level.num_heads, level.kv_heads, level.head_dim
         blocks = level.tokens // level.sparse_block
-        projected = x @ block.projection.T
-        means = x.new_empty(batch, blocks, heads + 2 * kv_heads, size, dtype=torch.float32)
-        finish_projection(
-            projected,
-            row_scale(x, self.config.norm_eps, out=row_scales_like(x)),
+        projected, means = project(
+            x,
+            block.projection,
+            row_scale(x, self.config.norm_eps),
             stage.rotation,
-            means,
             heads=heads,
             kv_heads=kv_heads,
             head_dim=size,
@@ -198,7 +191,7 @@ class FastEngine:
         sizes = Sizes(level.local_block, level.sparse_block, level.selected_blocks)
         counts = (heads, kv_heads, size)
         scratch = Scratch.empty(batch, blocks, counts, level.selected_blocks, x)
-        means_of = means.split([heads, kv_heads, kv_heads], dim=2)
+        means_of = means.unflatten(0, (batch, -1)).split([heads, kv_heads, kv_heads], dim=2)
         gates = rows[3].unflatten(-1, (heads, 3))
         out = x.new_empty(batch, level.tokens, heads, size)
         attend(q, k, v, gates, means_of, sizes, scratch, out=out)
@@ -208,7 +201,7 @@ class FastEngine:
         self, x: Tensor, block: BlockWeights, level: LevelConfig, bias: Tensor
     ) -> None:
         """x += w2(swiglu(norm(x))), in place."""
-        scale = row_scale(x, self.config.norm_eps, out=row_scales_like(x))
+        scale = row_scale(x, self.config.norm_eps)
         hidden = x.new_empty(len(x), level.hidden)
         swiglu(x, block.w13, scale, bias, tokens=level.tokens, out=hidden)
         x.addmm_(hidden, block.w2.T)

@@ -48,7 +48,9 @@ def roll(
 def test_golden_cases(
     case: str, dtype: torch.dtype, tolerance: float, golden: Path, cuda: torch.device
 ) -> None:
-    engine = partial(FastEngine, device=cuda, batch_size=1, dtype=dtype)
+    with np.load(golden / f"{case}.npz") as arrays:
+        members = arrays["noise"].shape[1]
+    engine = partial(FastEngine, device=cuda, batch_size=members, dtype=dtype)
     report = run_parity(golden / case, device="cuda", engine=engine)
     assert report.rms_per_step[0] < tolerance
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mosaic_core.attention import api, reference
-from mosaic_core.attention.kernels import attention, feedforward
+from mosaic_core.attention.kernels import attention, feedforward, projection
 from mosaic_core.attention.kernels.attention import Scratch, Sizes
+from mosaic_core.model.mesh import Rotation
+from mosaic_core.model.transformer import rotate
 
 GROUPS = [(12, 3), (16, 4), (20, 5)]  # query and key heads of the three levels
 ROUNDING = {torch.float16: 4e-4, torch.bfloat16: 3e-3}  # of the operands and of the result
@@ -79,3 +81,33 @@ def test_swiglu(dim: int, hidden: int) -> None:
     gate, value = ((x.double() * scale[:, None]) @ w13.double().T).chunk(2, dim=-1)
     shifted = gate + bias.double().repeat_interleave(tokens, dim=0)
     assert relative(out, functional.silu(shifted) * value) < ROUNDING[torch.float16]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), GROUPS)
+def test_projection(heads: int, kv_heads: int) -> None:
+    torch.manual_seed(heads)
+    members, tokens, block, dim, every = 2, 384, 128, heads * 64, heads + 2 * kv_heads
+    x = torch.randn(members * tokens, dim, device="cuda", dtype=torch.float16)
+    width = -(-(every * 64 + 3 * heads) // 64) * 64
+    weight = torch.randn(width, dim, device="cuda", dtype=torch.float16) * dim**-0.5
+    scale = torch.rand(len(x), device="cuda") + 0.5
+    angles = torch.rand(tokens, 32, device="cuda") * 6
+    found, means = projection.project(
+        x,
+        weight,
+        scale,
+        (angles.cos(), angles.sin()),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=64,
+        tokens=tokens,
+        block=block,
+    )
+    plain = ((x.double() * scale[:, None]) @ weight.double().T).unflatten(0, (members, tokens))
+    parts = plain[..., : every * 64].unflatten(-1, (every, 64))
+    turned = rotate(parts[:, :, : heads + kv_heads], Rotation(angles.cos(), angles.sin()))
+    parts = torch.cat([turned, parts[:, :, heads + kv_heads :]], dim=2)
+    expected = torch.cat([parts.flatten(2), plain[..., every * 64 :]], dim=-1)
+    assert relative(found, expected.flatten(0, 1)) < ROUNDING[torch.float16]
+    averages = parts.unflatten(1, (-1, block)).mean(dim=2).flatten(0, 1)
+    assert relative(means, averages) < 1e-5

@@ -43,7 +43,7 @@ class Tuning:
     slots: int = 4
     overlap: bool = True
     mixed: bool = False
-    in_registers: bool = False
+    in_registers: bool = True
     ordered: bool = False
     registers: int = 240
 

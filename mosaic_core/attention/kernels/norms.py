@@ -11,28 +11,34 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+ROWS_AT_ONCE = 4  # one row for each warp of a program
+
 
 @triton.jit
-def _row_scale(x, scale, width, eps, TWICE: tl.constexpr, WIDTH: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
+def _row_scale(x, scale, rows, width, eps, TWICE: tl.constexpr, ROWS: tl.constexpr,
+               WIDTH: tl.constexpr):
+    lines = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
-    values = tl.load(x + row * width + columns, mask=columns < width, other=0.0).to(tl.float32)
-    mean_square = tl.sum(values * values, axis=0) / width
+    inside = (lines < rows)[:, None] & (columns < width)[None, :]
+    at = x + lines[:, None] * width + columns[None, :]
+    values = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    mean_square = tl.sum(values * values, axis=1) / width
     factor = 1.0 / tl.sqrt(mean_square + eps)
     if TWICE:  # the norm of the normed row: its mean square is mean_square * factor^2
         factor *= 1.0 / tl.sqrt(mean_square * factor * factor + eps)
-    tl.store(scale + row, factor)
+    tl.store(scale + lines, factor, mask=lines < rows)
 
 
-def row_scale(x: Tensor, eps: float, *, twice: bool = False, out: Tensor) -> Tensor:
-    """1 / sqrt(mean(x^2) + eps) of each row of x (rows, width) into `out` (rows,) float32.
+def row_scale(x: Tensor, eps: float, *, twice: bool = False) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) of each row of x (rows, width): (rows,) float32.
 
     With `twice`, the scale of two norms in a row.
     """
     rows, width = x.shape
+    out = torch.empty(rows, dtype=torch.float32, device=x.device)
+    grid = (triton.cdiv(rows, ROWS_AT_ONCE),)
     padded = triton.next_power_of_2(width)
-    warps = 1 if padded <= 1024 else 2
-    _row_scale[(rows,)](x, out, width, eps, twice, padded, num_warps=warps)
+    _row_scale[grid](x, out, rows, width, eps, twice, ROWS_AT_ONCE, padded, num_warps=4)
     return out
 
 
@@ -95,7 +101,3 @@ def scaled_silu(x: Tensor, scale: Tensor) -> Tensor:
     _scaled_silu[(rows,)](x, scale, width, triton.next_power_of_2(width), num_warps=1)
     return x
 
-
-def row_scales_like(x: Tensor) -> Tensor:
-    """Room for the scale of each row of x."""
-    return torch.empty(len(x), dtype=torch.float32, device=x.device)

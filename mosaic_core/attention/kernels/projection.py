@@ -1,14 +1,17 @@
-"""After the merged projection: norm scale, rotary embedding and block means in one pass.
+"""The merged projection with norm scale, rotary embedding and block means.
 
-One program owns one sparse block of tokens and finishes some heads of it in place. The projection
-was made from rows not yet normed; their scale comes from `norms.row_scale`.
+On Hopper GPUs one kernel does it all. Elsewhere a library product is finished in place: one
+program owns one sparse block of tokens and some of its heads.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from mosaic_core.attention.kernels.devices import describe
 
 HEADS_AT_ONCE = 6  # of one program: the angles are read once for them
 
@@ -54,6 +57,44 @@ def _finish(
         gated = present[:, None] & (gates < 3 * query_heads)[None, :]
         logits = tl.load(gates_at, mask=gated, other=0.0).to(tl.float32) * factor
         tl.store(gates_at, logits.to(projected.dtype.element_ty), mask=gated)
+
+
+def project(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    rotation: tuple[Tensor, Tensor] | None,
+    *,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    tokens: int,
+    block: int,
+) -> tuple[Tensor, Tensor]:
+    """Rows x (rows, dim) without norm -> (projected (rows, width), block means).
+
+    `weight` (width, dim) makes query, key and value heads, then gate logits; `scale` (rows,)
+    float32 is the norm; `rotation` (cos, sin), each (tokens, head_dim / 2) float32, turns
+    queries and keys. The means (blocks, heads + 2 kv_heads, head_dim) are float32 and of values
+    not yet rounded.
+    """
+    every = heads + 2 * kv_heads
+    device = describe(x.device)
+    if device.hopper and rotation is not None:
+        from mosaic_core.attention.kernels import hopper_projection
+
+        if hopper_projection.fits(x, weight, head_dim, block):
+            return hopper_projection.launch(
+                x, weight, scale, rotation, heads=every, turned=heads + kv_heads, tokens=tokens,
+                processors=device.processors,
+            )
+    projected = x @ weight.T
+    means = x.new_empty(len(x) // block, every, head_dim, dtype=torch.float32)
+    finish_projection(
+        projected, scale, rotation, means, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        tokens=tokens, block=block,
+    )
+    return projected, means
 
 
 def finish_projection(
