@@ -22,10 +22,7 @@ from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.points import write_points
 from postprocess.product_store import write_product
-from postprocess.products.cyclones.formats import write_tracks
-from postprocess.products.cyclones.stream import CycloneTracker
-from postprocess.products.ensemble import EnsembleStatistics
-from postprocess.products.spectra.stream import KineticEnergySpectra
+from postprocess.products.suite import ProductOptions, ProductSuite
 from postprocess.store import ForecastWriter
 
 if TYPE_CHECKING:
@@ -107,23 +104,33 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _stream_into_stores(run: EnsembleRun, advance: Advance) -> None:
-    spec = run.spec()
-    statistics = EnsembleStatistics(("mean", "std"))
-    spectra = KineticEnergySpectra()
-    cyclones = CycloneTracker(land=land_sea_mask(run.settings.weights))
+    spec, products = run.spec(), ProductSuite(run.folder, product_options(run))
     with ForecastWriter(run.folder / "forecast.zarr", spec) as writer:
         for step in run.stream():
-            for consume in (writer.write, statistics.update, spectra.update, cyclones.update):
-                consume(step)
+            writer.write(step)
+            products.update(step)
             advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
+        health = [f"member {number}: {why}" for number, why in products.quarantined.items()]
+        writer.annotate(member_health=health)
     write_points(run.folder / "forecast.zarr", run.folder / "points.zarr", spec)
-    attributes = spec.attributes()
+    attributes = {**spec.attributes(), "member_health": health}
     write_product(run.folder / "initial_state.zarr", run.state, attributes)
-    write_product(run.folder / "ensemble.zarr", statistics.result(), attributes)
-    write_product(run.folder / "spectra.zarr", spectra.result(), attributes)
-    tracks = cyclones.result()
-    write_tracks(tracks, run.folder)
-    draw_figures(run.folder, run.cycle, tracks, run.settings)
+    products.finish(attributes)
+    draw_figures(run.folder, run.cycle, run.settings)
+
+
+def product_options(run: EnsembleRun) -> ProductOptions:
+    """What is derived, and from how many members at least.
+
+    Members of a model that was never trained are nonsense on purpose: they are judged, and stay.
+    """
+    settings = run.settings
+    return ProductOptions(
+        land=land_sea_mask(settings.weights),
+        rounding=settings.rounding,
+        enforce_health=run.forecaster.provenance.trained is not False,
+        least_members=settings.minimum_members or max(2, settings.members // 2),
+    )
 
 
 def land_sea_mask(weights: Path) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from flows.settings import Settings
@@ -20,7 +19,7 @@ FIGURE_NAMES = (
 )
 
 
-def draw_figures(folder: Path, cycle: Cycle, tracks: pd.DataFrame, settings: Settings) -> None:
+def draw_figures(folder: Path, cycle: Cycle, settings: Settings) -> None:
     """Mean sea level pressure, 500 hPa geopotential, a spectrum and the tracks, as PNG.
 
     The stores of the run lie in `folder`; the figures go to its sub-folder `figures`.
@@ -29,6 +28,7 @@ def draw_figures(folder: Path, cycle: Cycle, tracks: pd.DataFrame, settings: Set
     from postprocess.plots.spectrum import spectrum_figure
     from postprocess.plots.style import Stamp, save
     from postprocess.plots.tracks import tracks_figure
+    from postprocess.products.cyclones.formats import read_tracks
 
     stamp = Stamp(
         cycle.label,
@@ -45,7 +45,7 @@ def draw_figures(folder: Path, cycle: Cycle, tracks: pd.DataFrame, settings: Set
         map_figure(pressure, stamp, lead_hours=hours),
         map_figure(height, stamp, lead_hours=hours),
         spectrum_figure(spectra, stamp, lead_hours=hours),
-        tracks_figure(tracks, stamp),
+        tracks_figure(read_tracks(folder / "tracks.parquet"), stamp),
     )
     for name, figure in zip(FIGURE_NAMES, drawn, strict=True):
         save(figure, folder / FIGURES / name)

@@ -57,6 +57,9 @@ class Settings(BaseModel):
     rounding: Literal["default", "none"] = Field(
         "default", description="bit rounding of the stored forecast: by the table, or none"
     )
+    minimum_members: int | None = Field(
+        None, ge=2, description="healthy members a publication needs; by default half of them"
+    )
     notice: str | None = Field(
         None, description="text that goes on every figure and into every store's metadata"
     )

@@ -70,7 +70,10 @@ class Forecaster:
     def forecast(
         self, initial_state: xr.Dataset, *, numbers: Sequence[int], steps: int
     ) -> Iterator[ForecastStep]:
-        """Step 0, the analysis, then steps 1 to `steps`; see `mosaic_core.rollout.forecast`."""
+        """Step 0, the analysis, then steps 1 to `steps`; see `mosaic_core.rollout.forecast`.
+
+        Values that are not finite are logged and passed on: the health of members is a product.
+        """
         return forecast(
             self.model,
             initial_state,
@@ -79,4 +82,5 @@ class Forecaster:
             batch_size=self.batch_size,
             engine=self.engine,
             to_host=PinnedRing() if self.engine else None,
+            refuse_faults=False,
         )

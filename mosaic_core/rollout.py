@@ -5,6 +5,7 @@ The device holds the history and one step; the host holds the step that was hand
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -20,6 +21,8 @@ from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.noise import ensemble_noise
 from mosaic_core.state import Clock, initial_state_from_dataset, initial_time
+
+logger = logging.getLogger(__name__)
 
 Fields = NDArray[np.float32]
 Image = tuple[Tensor, Tensor]  # fields (member, channel, lon, lat); finite (member, channel) bool
@@ -55,6 +58,7 @@ def forecast(
     batch_size: int | None = None,
     engine: Engine | None = None,
     to_host: Callable[[Iterable[Image]], Iterator[HostImage]] | None = None,
+    refuse_faults: bool = True,
 ) -> Iterator[ForecastStep]:
     """Step 0 (the analysis), then steps 1 to `steps`, each with all members `numbers`.
 
@@ -63,7 +67,9 @@ def forecast(
     same bits alone as in any ensemble, because the shape of a batch never varies.
     `to_host` turns images on the device into images on the host, in order; it may run ahead.
     Each step is checked on the device: the generator raises ModelError, naming member, channel
-    and step, for a value that is not finite. Arguments are checked before the first step is asked for.
+    and step, for a value that is not finite. With `refuse_faults` false it logs that instead:
+    members are independent, and whoever screens them goes on with the others. Arguments are
+    checked before the first step is asked for.
     """
     chosen = _checked_numbers(numbers)
     if steps < 0 or (batch_size is not None and batch_size < 1):
@@ -84,7 +90,8 @@ def forecast(
     )
     analysis = image(model, physical[-1:])
     images = (checked(image(model, state)) for state in ahead)
-    return _stream(model, init_time, chosen, analysis, (to_host or copy_to_host)(images))
+    following = (to_host or copy_to_host)(images)
+    return _stream(model, init_time, chosen, analysis, following, refuse_faults)
 
 
 def predict(
@@ -169,12 +176,18 @@ def _stream(
     numbers: tuple[int, ...],
     analysis: Tensor,
     following: Iterator[HostImage],
+    refuse_faults: bool,
 ) -> Iterator[ForecastStep]:
     channels = model.config.variables
     shared = analysis.expand(len(numbers), -1, -1, -1).cpu().numpy()
     yield ForecastStep(init_time, 0, _lead_time(model, 0), numbers, channels, shared)
     for step, (fields, finite) in enumerate(following, start=1):
-        check_finite(finite, step, numbers, channels)
+        try:
+            check_finite(finite, step, numbers, channels)
+        except ModelError as fault:
+            if refuse_faults:
+                raise
+            logger.warning("%s", fault)
         yield ForecastStep(init_time, step, _lead_time(model, step), numbers, channels, fields)
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,10 @@ class ForecastWriter:
         ]
         self._pending.append((buffer, futures))
         self.report.bytes_in += buffer.nbytes
+
+    def annotate(self, **attributes: Any) -> None:
+        """Set run attributes that are only known at the end, such as member_health."""
+        self._document["attributes"].update(attributes)
 
     def close(self) -> None:
         """Finish the store and put it at `path`; StoreError when leads are missing."""
