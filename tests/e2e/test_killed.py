@@ -93,18 +93,16 @@ def contents(run: Path) -> dict[str, str]:
     """Digest of every object of a run, less what says when it was made or fetched."""
     digests = {}
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        if path.name == "zarr.json":
+        name, content = str(path.relative_to(run)), path.read_bytes()
+        if path.name in ("zarr.json", "health.json"):
             document = json.loads(content)
-            for name in ("date_created", "history"):
-                document["attributes"].pop(name, None)
+            facts = document.get("attributes") or document["run"]
+            for key in ("date_created", "history"):
+                facts.pop(key, None)
             content = json.dumps(document, sort_keys=True).encode()
-        digests[str(path.relative_to(run))] = hashlib.sha256(content).hexdigest()
-    return {
-        name: digest
-        for name, digest in digests.items()
-        if name != MANIFEST and "/provenance/c" not in name
-    }
+        if name != MANIFEST and "/provenance/c" not in name:
+            digests[name] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
 @pytest.mark.e2e
