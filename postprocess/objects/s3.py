@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -29,6 +30,8 @@ _RETRY = {
 # Plain HTTP is used only when the endpoint itself says http://, as test servers do.
 _CLIENT = {"timeout": "60s", "connect_timeout": "10s", "allow_http": True}
 _SINGLE_PUT_BYTES = 64 << 20
+_TRIES = 5
+_DENIED = re.compile(r"\b40[13] (Forbidden|Unauthorized)")
 
 
 class S3Root:
@@ -76,13 +79,28 @@ class S3Root:
             obstore.put(self._store, self._prefix + key, path, attributes=attributes)
 
     def swap(self, key: str, content: bytes, *, expected: str | None, cache: str) -> bool:
-        """PUT with If-Match or If-None-Match."""
+        """PUT with If-Match or If-None-Match.
+
+        When no answer comes, what the store holds then tells whether it was done: the client
+        itself never repeats a conditional PUT.
+        """
         mode: Any = "create" if expected is None else {"e_tag": expected}
-        try:
-            self._put(key, content, cache, mode)
-        except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
-            return False
-        return True
+        for last in (False,) * _TRIES + (True,):
+            try:
+                self._put(key, content, cache, mode)
+            except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+                return False
+            except PublishError:
+                found = self.read_tagged(key)
+                if found is not None and found.content == content:
+                    return True
+                if (found.tag if found else None) != expected:
+                    return False
+                if last:
+                    raise
+            else:
+                return True
+        return False
 
     def objects(self, prefix: str) -> list[ObjectInfo]:
         """Every object below a prefix."""
@@ -102,11 +120,16 @@ class S3Root:
         return 0
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Bulk delete."""
-        paths = [self._prefix + key for key in keys]
-        if paths:
-            with self._explained(paths[0]):
-                obstore.delete(self._store, paths)
+        """Bulk delete, repeated when no answer came: to delete twice is to delete once."""
+        wanted = list(keys)
+        for last in (False,) * _TRIES + (True,):
+            try:
+                with self._explained(next(iter(wanted), "")):
+                    obstore.delete(self._store, [self._prefix + key for key in wanted])
+                return
+            except PublishError:
+                if last:
+                    raise
 
     def _put(self, key: str, content: bytes, cache: str, mode: Any) -> None:
         with self._explained(key):
@@ -144,18 +167,24 @@ class S3Root:
                 ) from error
             raise MissingObjectError("no such object", where=where) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise PublishError(
-                "the store refused: no permission, or the credentials are wrong or expired",
-                where=where,
-                remedy="renew the AWS_* credentials, then publish again: what is there is kept",
-            ) from error
+            raise _refused(where) from error
         except (exceptions.BaseError, OSError, ValueError) as error:
+            if _DENIED.search(str(error)):  # listings report it as any other failure
+                raise _refused(where) from error
             raise PublishError(
                 f"the store failed: {str(error).strip().splitlines()[0][:300]}",
                 where=where,
                 remedy="check AWS_ENDPOINT_URL and the store, then publish again: what is there "
                 "is kept",
             ) from error
+
+
+def _refused(where: str) -> PublishError:
+    return PublishError(
+        "the store refused: no permission, or the credentials are wrong or expired",
+        where=where,
+        remedy="renew the AWS_* credentials, then publish again: what is there is kept",
+    )
 
 
 def _attributes(key: str, cache: str) -> dict[str, str]:
