@@ -112,45 +112,60 @@ def spectra(
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--only", default=None, metavar="NAME[,NAME]", help="Some of the products; default: all."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=None, help="Folder; default: beside STORE."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder; default: products beside each store. With many stores, one folder for each.",
 )
 @click.option(
-    "--statics", type=click.Path(path_type=Path), default=None,
+    "--statics",
+    type=click.Path(path_type=Path),
+    default=None,
     help="static_vars.npz of a weights bundle: its land-sea mask keeps births off land.",
-)  # fmt: skip
+)
 @click.option(
-    "--tracks", "track_file", type=click.Path(path_type=Path), default=None,
-    help="ECMWF's tf BUFR file of the same cycle: storms keep their official names.",
-)  # fmt: skip
+    "--tracks",
+    "track_file",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="ECMWF's tf BUFR file of the same cycle: storms keep their official names (one store).",
+)
 @click.option("--keep-sick", is_flag=True, help="Report sick members but keep them in.")
+@click.option(
+    "--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler for many stores."
+)
 def products(
-    store: Path,
+    stores: tuple[Path, ...],
     only: str | None,
     out: Path | None,
     statics: Path | None,
     track_file: Path | None,
     keep_sick: bool,
+    scheduler: str | None,
 ) -> None:
-    """Make the products of a stored forecast (forecast.zarr) again, to the bit."""
-    from postprocess.products.remake import remake_products
+    """Make the products of stored forecasts (forecast.zarr) again, to the bit.
+
+    Many stores run in parallel under Dask.
+    """
+    from postprocess.products.remake import RemakeOptions, remake_many, remake_products
     from postprocess.products.suite import PRODUCTS
 
     names = PRODUCTS if only is None else tuple(part.strip() for part in only.split(","))
-    folder = out or store.parent / "products"
-    paths = remake_products(
-        store,
-        folder,
-        only=names,
-        statics=statics,
-        track_file=track_file,
-        enforce_health=not keep_sick,
-        progress=lambda step, steps: click.echo(f"lead {step + 1} of {steps}", err=True),
-    )
+    options = RemakeOptions(names, statics, track_file, enforce_health=not keep_sick)
+    if len(stores) == 1 and scheduler is None:
+        paths = remake_products(
+            stores[0],
+            out or stores[0].parent / "products",
+            options,
+            progress=lambda step, steps: click.echo(f"lead {step + 1} of {steps}", err=True),
+        )
+    else:
+        paths = remake_many(stores, options, out=out, scheduler=scheduler)
     for path in paths:
         click.echo(str(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,32 +19,41 @@ from postprocess.products.grids import open_any
 from postprocess.products.stored import stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
 
+_CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class RemakeOptions:
+    """The products, the statics with the land-sea mask, ECMWF's tracks of the cycle."""
+
+    only: tuple[str, ...] = PRODUCTS
+    statics: Path | None = None
+    track_file: Path | None = None
+    enforce_health: bool = True
+
 
 def remake_products(
     store: Path,
     folder: Path,
+    options: RemakeOptions | None = None,
     *,
-    only: Sequence[str] = PRODUCTS,
-    statics: Path | None = None,
-    track_file: Path | None = None,
-    enforce_health: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Make products of the forecast in `store` into `folder`; the paths written.
 
-    `statics` gives the land-sea mask, `track_file` ECMWF's tracks of the same cycle. `progress`
-    is called with the step and the number of steps.
+    `progress` is called with the step and the number of steps.
     """
+    wanted = options or RemakeOptions()
     about = _about(store)
-    storms = [] if track_file is None else known_storms(track_file, about.cycle)
-    options = ProductOptions(
-        only=tuple(only),
-        land=None if statics is None else land_share(statics),
-        known_storms=tuple(storms),
-        enforce_health=enforce_health,
+    known = [] if wanted.track_file is None else known_storms(wanted.track_file, about.cycle)
+    suite_options = ProductOptions(
+        only=wanted.only,
+        land=None if wanted.statics is None else land_share(wanted.statics),
+        known_storms=tuple(known),
+        enforce_health=wanted.enforce_health,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    suite = ProductSuite(folder, options)
+    suite = ProductSuite(folder, suite_options)
     for step in stored_steps(store):
         suite.update(step)
         if progress is not None:
@@ -53,30 +63,55 @@ def remake_products(
 
 def remake_many(
     stores: Sequence[Path],
-    folder_of: Callable[[Path], Path],
+    options: RemakeOptions,
     *,
-    only: Sequence[str] = PRODUCTS,
+    out: Path | None = None,
     scheduler: str | None = None,
-) -> dict[Path, list[Path]]:
-    """Make the products of many stored forecasts, one Dask task each.
+) -> list[Path]:
+    """Make the products of many stored forecasts, one Dask task each; all paths written.
 
-    `scheduler` is the address of a distributed scheduler; without it the forecasts run in
-    processes of this machine. The folders must be visible to every worker.
+    They go to `products` beside each store, or to `out`/<cycle>. `scheduler` is the address of a
+    distributed scheduler; without it the forecasts run in processes of this machine. The folders
+    must be visible to every worker. InputError when two stores are of one cycle and share `out`.
     """
     from dask.base import compute
     from dask.delayed import delayed
 
+    folders = [_folder_of(store, out) for store in stores]
+    if len(set(folders)) < len(folders):
+        raise InputError("two of the stores are of the same cycle", remedy="leave --out away")
     tasks = [
-        delayed(remake_products)(store, folder_of(store), only=tuple(only)) for store in stores
+        delayed(remake_products)(store, folder, options)
+        for store, folder in zip(stores, folders, strict=True)
     ]
     if scheduler is None:
         made = compute(*tasks, scheduler="processes")  # type: ignore[no-untyped-call]
     else:
-        from distributed import Client
+        made = _distributed(tasks, scheduler)
+    return [path for paths in made for path in paths]
 
-        with Client(scheduler) as client:
-            made = client.gather(client.compute(tasks))
-    return dict(zip(stores, made, strict=True))
+
+def _folder_of(store: Path, out: Path | None) -> Path:
+    return store.parent / "products" if out is None else out / _about(store).cycle.id
+
+
+def _distributed(tasks: Sequence[Any], scheduler: str) -> Sequence[list[Path]]:
+    try:
+        client_of = importlib.import_module("distributed").Client
+    except ImportError as error:
+        raise InputError(
+            "the package distributed is not installed",
+            where=scheduler,
+            remedy="pip install distributed, or leave --scheduler away",
+        ) from error
+    try:
+        with client_of(scheduler, timeout=_CONNECT_SECONDS) as client:
+            made: Sequence[list[Path]] = client.gather(client.compute(list(tasks)))
+    except OSError as error:
+        raise InputError(
+            f"no Dask scheduler answers: {error}", where=scheduler, remedy="check the address"
+        ) from error
+    return made
 
 
 def land_share(statics: Path) -> NDArray[np.float32]:

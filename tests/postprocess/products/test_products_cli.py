@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,28 @@ def test_plot_errors_name_the_remedy(run, made, tmp_path, arguments, said):
     assert not (tmp_path / "figure.png").exists()
 
 
-def test_many_stores_with_dask(forecast, tmp_path):
-    from postprocess.products.remake import remake_many
+def test_many_stores_in_processes(run, forecast, tmp_path):
+    code, said, _ = run(
+        "products", forecast, forecast, "--only", "spectra", "--out", tmp_path
+    )  # fmt: skip
+    assert code == 2
+    shutil.copytree(forecast, tmp_path / "other" / "forecast.zarr")
+    other = tmp_path / "other" / "forecast.zarr"
+    code, said, _ = run("products", forecast, other, "--only", "spectra")
+    assert code == 0
+    assert said.split() == [
+        str(store.parent / "products" / "spectra.zarr") for store in (forecast, other)
+    ]
 
-    made = remake_many([forecast], lambda _: tmp_path / "out", only=("spectra",))
-    assert made == {forecast: [tmp_path / "out" / "spectra.zarr"]}
+
+def test_one_store_on_a_distributed_scheduler(run, forecast, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        code, said, _ = run(
+            "products", forecast, "--only", "scalar_spectra", "--out", tmp_path, "--scheduler",
+            cluster.scheduler_address,
+        )  # fmt: skip
+    assert code == 0
+    assert said.strip() == str(tmp_path / "20260820T00Z" / "scalar_spectra.zarr")
+    assert Path(said.strip()).exists()
