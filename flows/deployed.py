@@ -28,7 +28,7 @@ from flows.backfill_runs import run_on_pool
 from flows.canary import examine
 from flows.exhibits import as_list, exhibits_of
 from flows.forecast import Outcome, forecast_cycle
-from flows.gpu_stage import BACKFILL_QUEUE, runner
+from flows.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
 from flows.operations import reconcile_once
 from flows.progress import Reporter
@@ -132,7 +132,7 @@ def rollout(
     settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
     chosen = Cycle.parse(cycle)
     state = settings.staging / chosen.id / stages.STATE
-    with cycle_lock(chosen, settings.locks / "rollout"):
+    with cycle_lock(chosen, settings.locks / ROLLOUT_LOCKS):
         folder = as_task(stages.rollout, chosen, state, settings, PrefectReporter())
     return Completed(message=str(folder))
 

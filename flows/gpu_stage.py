@@ -9,10 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Crashed
 
+from flows.locks import is_worked_on
 from flows.progress import Reporter
-from flows.reconcile import GRACE
 from flows.runs import Request, ask, connected, cycle_tag, ended, find_deployment, shape_of, words
 from flows.settings import Settings
 from flows.tasks import as_task
@@ -20,7 +21,12 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError
 
 POLL_SECONDS = 2.0
+NO_WORKER_SECONDS = 300.0
+SILENCE_SECONDS = 60.0
+"""A run that a worker has claimed takes its lock within seconds; after this long it is dead."""
+
 BACKFILL_QUEUE = "backfill"
+ROLLOUT_LOCKS = "rollout"
 
 
 def runner(settings: Settings, queue: str | None = None) -> Callable[..., Any]:
@@ -56,7 +62,7 @@ def _elsewhere(
         where = find_deployment(client, deployment)
         for attempt in range(1, settings.attempts + 1):
             run = ask(client, where, request, lambda run: _result(run) is not None)
-            run = _finished(client, run.id, report)
+            run = _finished(client, run.id, cycle, settings, report)
             if (folder := _result(run)) is not None:
                 return folder
             failure = words(run)
@@ -87,15 +93,40 @@ def _result(run: FlowRun) -> Path | None:
     return folder if run.state.message and folder.is_dir() else None
 
 
-def _finished(client: SyncPrefectClient, run: UUID, report: Reporter) -> FlowRun:
-    """Wait for a run to end; say so when no worker takes it."""
-    started, told = time.monotonic(), False
+def _finished(
+    client: SyncPrefectClient, run: UUID, cycle: Cycle, settings: Settings, report: Reporter
+) -> FlowRun:
+    """Wait for a run to end. Says so when no worker takes it, ends it when its machine died."""
+    waits, silence = _Patience(NO_WORKER_SECONDS), _Patience(SILENCE_SECONDS)
     while True:
         found = client.read_flow_run(run)
         if ended(found):
             return found
-        waits = found.state is None or found.state.is_scheduled()
-        if waits and not told and time.monotonic() - started > GRACE.total_seconds():
+        is_claimed = found.state is not None and not found.state.is_scheduled()
+        if waits.is_over(not is_claimed):
             report.say(f"no GPU worker has taken {found.name}: mosaic-ops workers")
-            told = True
+        is_silent = is_claimed and not is_worked_on(cycle, settings.locks / ROLLOUT_LOCKS)
+        if silence.is_over(is_silent):
+            dead: State[None] = Crashed(message="no process holds the lock of its rollout")
+            client.set_flow_run_state(run, dead, force=True)
         time.sleep(POLL_SECONDS)
+
+
+class _Patience:
+    """Tells once that something has held without a break for so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def is_over(self, holds: bool) -> bool:
+        """True when it holds now and has for long enough; then the count begins anew."""
+        now = time.monotonic()
+        if not holds:
+            self._since = None
+            return False
+        self._since = now if self._since is None else self._since
+        if now - self._since < self._seconds:
+            return False
+        self._since = None
+        return True

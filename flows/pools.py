@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,7 @@ def apply_deployments(file: Path) -> str:
     done = subprocess.run(
         [*command, "--prefect-file", file.name],
         cwd=file.parent,
+        env={**os.environ, "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"},
         capture_output=True,
         text=True,
         check=False,

@@ -41,6 +41,12 @@ _log = logging.getLogger("mosaic_ops")
 @contextmanager
 def connected() -> Iterator[SyncPrefectClient]:
     """A client of the configured server; MosaicOpsError says what is wrong with the connection."""
+    if not PREFECT_API_URL.value():
+        raise InputError(
+            "no Prefect server is named",
+            where="PREFECT_API_URL",
+            remedy="start `mosaic-ops server`; export PREFECT_API_URL=http://127.0.0.1:4200/api",
+        )
     try:
         with get_client(sync_client=True) as client:
             yield client
@@ -48,7 +54,7 @@ def connected() -> Iterator[SyncPrefectClient]:
         raise MosaicOpsError(
             f"the Prefect server does not answer: {error or type(error).__name__}",
             where=_server(),
-            remedy="start it (`mosaic-ops server`), or set PREFECT_API_URL",
+            remedy="start it (`mosaic-ops server`), or correct PREFECT_API_URL",
         ) from None
     except PrefectHTTPStatusError as error:
         if error.response.status_code != httpx.codes.UNAUTHORIZED:

@@ -26,7 +26,9 @@ def simulated_now() -> dt.datetime:
 
 
 deployed.now = simulated_now
-import_module("flows.gpu_stage").POLL_SECONDS = 0.3
+gpu_stage = import_module("flows.gpu_stage")
+gpu_stage.POLL_SECONDS = 0.3
+gpu_stage.SILENCE_SECONDS = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))
 import_module("flows.backfill_runs").POLL_SECONDS = 0.3
 grace = dt.timedelta(seconds=float(os.environ.get("TOY_GRACE_SECONDS", "300")))
 import_module("flows.reconcile").GRACE = grace

@@ -1,0 +1,128 @@
+"""What stands on the page of a cycle, and which services are started how."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.exhibits import BAR_CHARACTERS, PICTURE_LIMIT_BYTES, bar, key_of, picture, waterfall
+from flows.operations import since_installed
+from flows.pools import apply_deployments, pools
+from flows.runs import connected
+from flows.service import (
+    AUTHENTICATION,
+    DATABASE,
+    database_kind,
+    is_loopback,
+    server_command,
+    worker_command,
+)
+from mosaic_core.contract.errors import InputError, MosaicOpsError
+from tests.flows.records import NEWEST, receipt, row, run
+
+
+def test_the_waterfall_shows_order_length_tries_and_reasons() -> None:
+    receipts = [
+        receipt(NEWEST, "fetch", 6.8, 60),
+        receipt(NEWEST, "rollout", 6.9, 180, attempt=2),
+        receipt(NEWEST, "publish", 6.95, 1, status="failed", reason="no space"),
+    ]
+    lines = waterfall(receipts).splitlines()
+    assert lines[2].startswith("| fetch | done | 0.0 | 60.0 | 1 | `#")
+    assert "| 2 |" in lines[3]
+    assert lines[-1] == "- **publish**: no space"
+    bars = [line.split("`")[1] for line in lines[2:5]]
+    assert {len(each) for each in bars} == {BAR_CHARACTERS}
+    assert bars[0].index("#") < bars[1].index("#") <= bars[2].index("#")
+
+
+@pytest.mark.parametrize(("begin", "length"), [(0, 0), (1, 0), (0, 1), (0.99, 0.5), (0.5, 0.5)])
+def test_a_bar_never_leaves_its_line(begin: float, length: float) -> None:
+    drawn = bar(begin, length)
+    assert len(drawn) == BAR_CHARACTERS
+    assert "#" in drawn
+
+
+def test_a_large_picture_is_made_small_enough_for_the_database() -> None:
+    rng = np.random.default_rng(1)
+    smooth = np.add.outer(np.arange(1200), np.arange(1600)) // 12 % 256
+    noisy = (smooth[..., None] + rng.integers(0, 3, (1200, 1600, 3))).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, format="PNG")
+    assert len(out.getvalue()) > PICTURE_LIMIT_BYTES
+    text = picture("map", out.getvalue())
+    assert len(text) < len(out.getvalue()) / 5
+    image = Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].rstrip(")"))))
+    assert max(image.size) == 900
+
+
+def test_keys_are_those_that_prefect_accepts() -> None:
+    assert key_of("Mean_sea level.500") == "mean-sea-level-500"
+
+
+def test_a_fresh_installation_does_not_make_up_for_the_days_before() -> None:
+    table = [row(NEWEST.shift(-6 * back), "due") for back in range(5)]
+    assert since_installed(table, []) == tuple(table[:1])
+    assert since_installed(table, [run(NEWEST.shift(-12), "FAILED", 1)]) == tuple(table[:3])
+    begun = row(NEWEST.shift(-18), "failed", receipt(NEWEST.shift(-18), "rollout", 7, 1))
+    assert since_installed([*table[:3], begun, table[4]], []) == (*table[:3], begun)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.53"])
+def test_a_server_for_this_machine_needs_no_password(host: str) -> None:
+    assert is_loopback(host)
+    command, environment = server_command(host, 4200, {})
+    assert command[-4:] == ["--host", host, "--port", "4200"]
+    assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert "filesystem" in environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "box.example", "10.0.0.1"])
+def test_a_server_for_others_needs_one(host: str) -> None:
+    with pytest.raises(InputError, match="without a password"):
+        server_command(host, 4200, {AUTHENTICATION: ""})
+    assert server_command(host, 4200, {AUTHENTICATION: "ops:secret"})
+
+
+def test_workers_outlive_a_restart_of_the_server_and_answer_for_their_health() -> None:
+    _, environment = worker_command("gpu", "process", None, None, {})
+    assert environment["PREFECT_CLIENT_MAX_RETRIES"] == "8"
+    command, environment = worker_command("gpu", "process", "box", 8080, {})
+    assert command[-1] == "--with-healthcheck"
+    assert environment["PREFECT_WORKER_WEBSERVER_PORT"] == "8080"
+
+
+def test_the_database_is_named_without_its_password() -> None:
+    address = "postgresql+asyncpg://prefect:hunter2@db:5432/prefect"
+    assert database_kind({DATABASE: address}) == "db:5432/prefect"
+    assert "SQLite" in database_kind({})
+
+
+def test_a_backfill_leaves_a_gpu_to_the_live_cycle() -> None:
+    limits = {gpus: pools(gpus)[1].queues[1].limit for gpus in (1, 2, 4)}
+    assert limits == {1: 1, 2: 1, 4: 3}
+
+
+def test_a_broken_deployment_file_is_refused_with_prefects_words(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    file = tmp_path / "prefect.yaml"
+    file.write_text("deployments:\n- name: x\n  entrypoint: flows.deployed.nothing\n")
+    with pytest.raises(MosaicOpsError, match="nothing"):
+        apply_deployments(file)
+
+
+def test_without_a_server_nothing_is_started_in_secret() -> None:
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(InputError, match="no Prefect server is named"),
+        connected(),
+    ):
+        pass
