@@ -61,14 +61,14 @@ def keep_bits(channel: Channel, rounding: str) -> int | None:
 
 def bit_round(values: NDArray[np.float32], bits: int) -> None:
     """Round float32 `values` (C-contiguous) in place to `bits` mantissa bits; see `round_into`."""
-    round_into(values, values, bits)
+    round_into(values, values.copy(), bits)
 
 
 def round_into(target: NDArray[np.float32], source: NDArray[np.float32], bits: int | None) -> None:
     """Copy `source` into `target` (both C-contiguous), rounded to `bits` mantissa bits.
 
-    To the nearest, ties away from zero; None copies only. Infinities and quiet NaN stay what they
-    are. Integer arithmetic on the bit patterns, in two passes: it costs a tenth of the packing.
+    To the nearest, ties away from zero; None copies only. Infinities and NaN keep their bits.
+    Integer arithmetic on the bit patterns: it costs a tenth of the packing.
     """
     if bits is None:
         np.copyto(target, source)
@@ -77,3 +77,7 @@ def round_into(target: NDArray[np.float32], source: NDArray[np.float32], bits: i
     pattern = target.view(np.uint32)
     np.add(source.view(np.uint32), np.uint32(1 << (dropped - 1)), out=pattern)
     np.bitwise_and(pattern, np.uint32((0xFFFFFFFF << dropped) & 0xFFFFFFFF), out=pattern)
+    finite = np.isfinite(source)
+    if not finite.all():
+        # The NaN of a GPU has every mantissa bit set: rounded up, it would turn into -0.
+        target[~finite] = source[~finite]

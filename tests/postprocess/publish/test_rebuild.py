@@ -12,14 +12,13 @@ import realistic
 import torch
 import xarray as xr
 
-from flows.provenance import weights_digest
 from flows.rebuild import parse_members, rebuild_members
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError, PublishError, StoreError
 from mosaic_core.contract.schema import channels_to_dataset
-from mosaic_core.model.checkpoint import load_model, write_random_bundle
+from mosaic_core.forecaster import Forecaster
+from mosaic_core.model.checkpoint import write_random_bundle
 from mosaic_core.model.config import builtin_config
-from mosaic_core.rollout import forecast
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.objects.root import open_root
 from postprocess.product_store import write_product
@@ -49,20 +48,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     mean, deviation = fields.mean(axis=(1, 2)), fields.std(axis=(1, 2)) + 1e-9
     static = np.random.default_rng(3).standard_normal((240, 121, 3), np.float32)
     write_random_bundle(weights, builtin_config("mini"), 7, mean, deviation, static)
-    model = load_model(weights, "mini")
-    assert model.provenance is not None
+    forecaster = Forecaster.load(weights, "mini", device="cpu")
     times = [each.init_time for each in CYCLE.history(4, 6)]
     history = np.stack([fields.transpose(0, 2, 1) * np.float32(1 + 1e-4 * t) for t in range(4)])
     state = channels_to_dataset(history, {"time": np.array(times)})
-    made = dataclasses.replace(
-        made_up.provenance(), weights_sha256=weights_digest(model.provenance.sha256)
-    )
+    made = dataclasses.replace(made_up.provenance(), weights_sha256=forecaster.weights_sha256)
     leads = tuple(
         np.timedelta64(6 * step, "h").astype("timedelta64[ns]") for step in range(STEPS + 1)
     )
     spec = ForecastSpec(CYCLE.init_time, NUMBERS, leads, made)
     with ForecastWriter(staged / "forecast.zarr", spec) as writer:
-        for step in forecast(model, state, numbers=NUMBERS, steps=STEPS):
+        for step in forecaster.forecast(state, numbers=NUMBERS, steps=STEPS):
             writer.write(step)
     write_product(staged / "initial_state.zarr", state, spec.attributes())
     publish(staged, root, cycle=CYCLE, run_id="run-1")

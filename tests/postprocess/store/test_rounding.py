@@ -33,12 +33,12 @@ def test_error_is_at_most_half_a_step(bits: int) -> None:
     assert np.array_equal(again, rounded)
 
 
-def test_infinities_and_quiet_nan_keep_their_bits() -> None:
-    odd = np.array([0xFFC00000, 0x7FC00000, 0xFF800000, 0x7F800000], dtype=np.uint32)
+def test_infinities_and_nan_keep_their_bits() -> None:
+    odd = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0xFF800000, 0x7F800000], dtype=np.uint32)
     values = np.append(odd.view(np.float32), np.float32(1.23456789))
     bit_round(values, 8)
-    assert np.array_equal(values[:4].view(np.uint32), odd)
-    assert values[4] == np.float32(1.234375)
+    assert np.array_equal(values[:5].view(np.uint32), odd)
+    assert values[5] == np.float32(1.234375)
 
 
 def test_every_channel_has_its_bits_and_other_words_are_refused() -> None:
