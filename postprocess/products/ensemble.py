@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
-from mosaic_core.contract.schema import variable_attributes
+from mosaic_core.contract.schema import ArraySchema, DatasetSchema, variable_attributes
 from mosaic_core.contract.variables import Variable
 from postprocess.products.derived import Plane, planes_of
 from postprocess.products.leads import LeadSeries
@@ -64,6 +64,29 @@ def sorted_quantiles(
     return np.asarray(ordered[below] + share * (ordered[above] - ordered[below]))
 
 
+def ensemble_schema(channels: Sequence[str], statistics: Sequence[str]) -> DatasetSchema:
+    """Schema of the statistics of a forecast with these channels."""
+    variables = {"number_of_members": ArraySchema(("lead_time",), dtype="int32")}
+    for variable in dict.fromkeys(plane.variable for plane in planes_of(channels)):
+        for statistic in statistics:
+            variables[f"{variable.name}_{statistic}"] = ArraySchema(
+                ("lead_time", *_dims(variable, statistic)), attributes={"units": variable.units}
+            )
+    return DatasetSchema(
+        "ensemble statistics",
+        variables,
+        fixed={"latitude": LATITUDE, "longitude": LONGITUDE},
+        ascending=("lead_time",),
+    )
+
+
+def _dims(variable: Variable, statistic: str) -> tuple[str, ...]:
+    """Dimensions after lead_time."""
+    middle = ("quantile",) if statistic == "quantile" else ()
+    levels = ("level",) if variable.on_levels else ()
+    return (*middle, *levels, "latitude", "longitude")
+
+
 class EnsembleStatistics:
     """Mean, standard deviation, minimum, maximum and quantiles of every channel and wind speed.
 
@@ -93,10 +116,12 @@ class EnsembleStatistics:
         self._quantiles = tuple(quantiles)
         self._series = LeadSeries(path)
         self._run = SameRun()
+        self._channels: tuple[str, ...] = ()
 
     def update(self, step: ForecastStep) -> None:
         """Add one lead; StoreError when it does not follow the last."""
         self._run.check(step)
+        self._channels = step.channels
         arrays: dict[str, xr.Variable] = {}
         for planes in grouped_by_variable(step):
             arrays |= self._variable(step, planes)
@@ -104,7 +129,8 @@ class EnsembleStatistics:
 
     def result(self) -> xr.Dataset:
         """All leads so far; StoreError when there was none."""
-        return self._series.result(self.name)
+        schema = ensemble_schema(self._channels, self._statistics)
+        return schema.validate(self._series.result(self.name), where=self.name)
 
     def _variable(self, step: ForecastStep, planes: list[Plane]) -> dict[str, xr.Variable]:
         parts = [self._of_plane(plane.take(step.fields, step.channels)) for plane in planes]
@@ -168,13 +194,8 @@ def grouped_by_variable(step: ForecastStep) -> list[list[Plane]]:
 
 
 def _stacked(variable: Variable, statistic: str, planes: list[NDArray[np.float32]]) -> xr.Variable:
-    middle = ("quantile",) if statistic == "quantile" else ()
-    if variable.on_levels:
-        values = np.stack(planes, axis=len(middle))
-        middle = (*middle, "level")
-    else:
-        values = planes[0]
-    dims = ("lead_time", *middle, "latitude", "longitude")
+    dims = ("lead_time", *_dims(variable, statistic))
+    values = np.stack(planes, axis=dims.index("level") - 1) if variable.on_levels else planes[0]
     return xr.Variable(dims, values[np.newaxis], _attributes(variable, statistic))
 
 

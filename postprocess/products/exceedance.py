@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
+from mosaic_core.contract.schema import ArraySchema, DatasetSchema
 from mosaic_core.contract.variables import Variable
 from postprocess.products.derived import Plane, planes_of
 from postprocess.products.stream import (
@@ -76,6 +77,22 @@ DEFAULT_EVENTS = (
 )
 
 
+def exceedance_schema(events: Sequence[Event]) -> DatasetSchema:
+    """Schema of the probabilities of these events."""
+    variables = {"number_of_members": ArraySchema(("lead_time",), dtype="int32")}
+    for event in events:
+        for suffix, dim in (("", "lead_time"), ("_in_window", "window")):
+            variables[f"{event.name}_probability{suffix}"] = ArraySchema(
+                (f"{event.name}_threshold", dim, *_MAP), attributes={"units": "1"}
+            )
+    return DatasetSchema(
+        "probabilities of events",
+        variables,
+        fixed={"latitude": LATITUDE, "longitude": LONGITUDE},
+        ascending=("lead_time", "window"),
+    )
+
+
 class ExceedanceProbabilities:
     """Share of members for which each event holds, at every lead and within windows.
 
@@ -88,6 +105,13 @@ class ExceedanceProbabilities:
     name = "probabilities"
 
     def __init__(self, events: Sequence[Event] = DEFAULT_EVENTS, window_hours: int = 24) -> None:
+        names = [event.name for event in events]
+        if len(set(names)) < len(names) or not names:
+            raise InputError(
+                f"events {names}",
+                where=self.name,
+                remedy="name at least one, and give all thresholds of a quantity and side in one",
+            )
         self._events = tuple(events)
         self._window_hours = window_hours
         self._run = SameRun()
@@ -125,7 +149,8 @@ class ExceedanceProbabilities:
         counts = np.array([len(step.numbers) for step in self._steps], dtype=np.int32)
         arrays["number_of_members"] = xr.Variable("lead_time", counts, {"units": "1"})
         attrs = {"Conventions": "CF-1.11", "title": "Probabilities of events"}
-        return xr.Dataset(arrays, coords=coords, attrs=attrs)
+        dataset = xr.Dataset(arrays, coords=coords, attrs=attrs)
+        return exceedance_schema(self._events).validate(dataset, where=self.name)
 
     def _truth(self, event: Event, step: ForecastStep) -> NDArray[np.bool_]:
         """(member, threshold, latitude, longitude)."""

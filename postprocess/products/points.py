@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE, SPACING_DEGREES
-from mosaic_core.contract.schema import variable_attributes
+from mosaic_core.contract.schema import ArraySchema, DatasetSchema, variable_attributes
 from postprocess.products.derived import Plane, planes_of
 from postprocess.products.ensemble import DEFAULT_QUANTILES, sorted_quantiles
 from postprocess.products.stream import SameRun, coordinate, forecast_coordinates
@@ -67,6 +67,15 @@ def bilinear(
     return np.asarray(lower * (1 - north_share) + upper * north_share)
 
 
+def points_schema(quantities: Sequence[str]) -> DatasetSchema:
+    """Schema of the series of these quantities."""
+    variables = {"number_of_members": ArraySchema(("lead_time",), dtype="int32")}
+    for name in quantities:
+        variables[name] = ArraySchema(("station", "number", "lead_time"))
+        variables[f"{name}_quantile"] = ArraySchema(("station", "quantile", "lead_time"))
+    return DatasetSchema("point series", variables, ascending=("lead_time", "number"))
+
+
 class PointSeries:
     """Every member's series at stations, and its quantiles.
 
@@ -83,6 +92,12 @@ class PointSeries:
         quantities: Sequence[str] = DEFAULT_QUANTITIES,
         quantiles: Sequence[float] = DEFAULT_QUANTILES,
     ) -> None:
+        if not stations or not quantities:
+            raise InputError(
+                "no station or no quantity",
+                where="point series",
+                remedy="name at least one of each, or leave the product out",
+            )
         self._stations = tuple(stations)
         self._quantities = tuple(quantities)
         self._quantiles = tuple(quantiles)
@@ -116,22 +131,22 @@ class PointSeries:
             raise StoreError("no step was given", where=self.name)
         values = np.stack(self._values, axis=-1)
         arrays: dict[str, xr.Variable] = {}
-        for plane, series in zip(self._planes, values, strict=True):
+        for name, plane, series in zip(self._quantities, self._planes, values, strict=True):
             attributes = variable_attributes(plane.variable)
-            name = plane.variable.name
             quantiles = _quantiles(series, self._quantiles)
             arrays[name] = xr.Variable(("station", "number", "lead_time"), series, attributes)
             arrays[f"{name}_quantile"] = xr.Variable(
                 ("station", "quantile", "lead_time"), quantiles, attributes
             )
-        alive = np.isfinite(values[0, 0]).sum(0).astype(np.int32) if values.size else 0
+        alive = np.isfinite(values[0, 0]).sum(0).astype(np.int32)
         arrays["number_of_members"] = xr.Variable("lead_time", alive, {"units": "1"})
         attrs = {
             "Conventions": "CF-1.11",
             "title": "Point series",
             "comment": "bilinear values of the 1.5 degree grid, not corrected for height or coast",
         }
-        return xr.Dataset(arrays, coords=self._coordinates(), attrs=attrs)
+        dataset = xr.Dataset(arrays, coords=self._coordinates(), attrs=attrs)
+        return points_schema(self._quantities).validate(dataset, where=self.name)
 
     def _coordinates(self) -> dict[str, xr.Variable]:
         names = np.array([station.name for station in self._stations])

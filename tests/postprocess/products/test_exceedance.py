@@ -99,5 +99,7 @@ def test_bad_input_is_named(leads):
     absent = ExceedanceProbabilities([Event("wind_speed", 850, "above", (20.0,), "m s-1")])
     with pytest.raises(StoreError, match="no wind_speed at 850 hPa"):
         absent.update(step(0, leads[0]))
+    with pytest.raises(InputError, match="all thresholds of a quantity and side in one"):
+        ExceedanceProbabilities([EVENTS[0], EVENTS[0]])
     with pytest.raises(StoreError, match="no step"):
         ExceedanceProbabilities().result()

@@ -63,5 +63,7 @@ def test_bad_input_is_named():
     step = ForecastStep(
         INIT, 0, np.timedelta64(0, "ns"), (0,), CHANNELS, np.zeros((1, 1, 240, 121), np.float32)
     )
+    with pytest.raises(InputError, match="no station"):
+        PointSeries([])
     with pytest.raises(StoreError, match="no wind_speed_850"):
         PointSeries(quantities=["wind_speed_850"]).update(step)
