@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.assembly import Parts, assemble
+from ingest.index import ByteRange
 from ingest.locking import exclusive
 from ingest.readiness import Inventory, is_ready, take_inventory, wait_until_ready
 from ingest.sources import AnalysisLocation, Source, analysis_files
-from ingest.transfer import Mirror, TransferPolicy, open_mirror, public
+from ingest.transfer import Mirror, MultiRangeRefused, TransferPolicy, open_mirror, public
 from mosaic_core.contract.artifacts import FetchedFile, FetchManifest
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, SourceError
@@ -31,6 +32,8 @@ __all__ = ["fetch_analysis", "is_ready", "verified_manifest", "wait_until_ready"
 MANIFEST, DATA, INDEX = "manifest.json", "analysis.grib2", "analysis.index"
 STATICS = "statics.grib2"
 _LOCK_WAIT_SECONDS = 1800.0
+# A real step-0 file needs 20 ranges: three requests.
+RANGES_AT_ONCE = 8
 
 Progress = Callable[[int, int], None]
 
@@ -125,7 +128,7 @@ async def _fetch(
         found = await take_inventory(mirror, location)
         digest = hashlib.sha256(found.index).hexdigest()
         parts = Parts(directory / "parts", found.identity, digest)
-        await _download(mirror, found, parts, progress)
+        await _download(mirror, found, parts, progress, several=source.multi_range)
     try:
         data = [assemble(parts, found.spans, found.rows.values(), location, directory / DATA)]
         if found.statics:
@@ -139,7 +142,10 @@ async def _fetch(
     return manifest
 
 
-async def _download(mirror: Mirror, found: Inventory, parts: Parts, progress: Progress) -> None:
+async def _download(
+    mirror: Mirror, found: Inventory, parts: Parts, progress: Progress, *, several: bool
+) -> None:
+    """Complete every part; `several` ranges at once where the mirror is known to give them."""
     total = sum(span.length for span in found.spans)
     done = parts.held(found.spans)
     progress(done, total)
@@ -150,10 +156,23 @@ async def _download(mirror: Mirror, found: Inventory, parts: Parts, progress: Pr
         progress(done, total)
 
     url, identity = found.location.data_url, found.identity
+    size = RANGES_AT_ONCE if several else 1
+    groups = [found.spans[at : at + size] for at in range(0, len(found.spans), size)]
+
+    async def read(spans: Sequence[ByteRange]) -> None:
+        try:
+            if len(spans) > 1:
+                await mirror.read_ranges(url, spans, identity, parts.path, arrived)
+                return
+        except MultiRangeRefused:
+            pass
+        for span in spans:
+            await mirror.read_range(url, span, identity, parts.path(span), arrived)
+
     try:
-        async with asyncio.TaskGroup() as group:
-            for span in found.spans:
-                group.create_task(mirror.read_range(url, span, identity, parts.path(span), arrived))
+        async with asyncio.TaskGroup() as tasks:
+            for spans in groups:
+                tasks.create_task(read(spans))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
 

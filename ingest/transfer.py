@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ingest.index import ByteRange
+from ingest.multipart import byte_pieces
 from mosaic_core.contract.errors import NotYetAvailable, SourceError
 
 T = TypeVar("T")
@@ -64,6 +65,10 @@ class _TryAgain(Exception):
 
 class MirrorTrouble(SourceError):
     """The mirror failed for now; it may answer again later."""
+
+
+class MultiRangeRefused(SourceError):
+    """The mirror answers single ranges only."""
 
 
 class ObjectChanged(MirrorTrouble):
@@ -114,13 +119,61 @@ class Mirror:
         """
 
         async def attempt() -> None:
-            have = part.stat().st_size if part.exists() else 0
-            if have < span.length:
-                rest = ByteRange(span.start + have, span.end)
+            rest = _rest(span, part)
+            if rest.length > 0:
                 await self._append(url, rest, identity, part, arrived)
 
         async with self._slots:
-            await self._persist(attempt, url, lambda: part.stat().st_size if part.exists() else 0)
+            await self._persist(attempt, url, lambda: _held(part))
+
+    async def read_ranges(
+        self,
+        url: str,
+        spans: Sequence[ByteRange],
+        identity: ObjectIdentity,
+        part_of: Callable[[ByteRange], Path],
+        arrived: Callable[[int], None],
+    ) -> None:
+        """`read_range` of several spans in one request; MultiRangeRefused where that fails."""
+
+        async def attempt() -> None:
+            rests = {span: _rest(span, part_of(span)) for span in spans}
+            open_spans = {rest.start: span for span, rest in rests.items() if rest.length}
+            if open_spans:
+                wanted = [rests[span] for span in open_spans.values()]
+                await self._scatter(url, wanted, open_spans, identity, part_of, arrived)
+
+        async with self._slots:
+            await self._persist(attempt, url, lambda: sum(_held(part_of(span)) for span in spans))
+
+    async def _scatter(
+        self,
+        url: str,
+        wanted: Sequence[ByteRange],
+        spans: dict[int, ByteRange],
+        identity: ObjectIdentity,
+        part_of: Callable[[ByteRange], Path],
+        arrived: Callable[[int], None],
+    ) -> None:
+        listed = ",".join(f"{span.start}-{span.end - 1}" for span in wanted)
+        left = sum(span.length for span in wanted)
+        async with self._client.stream(
+            "GET", url, headers={"Range": f"bytes={listed}"}
+        ) as response:
+            _require_several(response, url, len(wanted))
+            _require_version(response, identity, url)
+            async for position, piece in _pieces(response, identity, url):
+                # The next piece of a span begins where this one ends.
+                span = spans.pop(position, None)
+                if span is None:
+                    raise _TryAgain(f"bytes from {position} were not asked for")
+                spans[position + len(piece)] = span
+                with part_of(span).open("ab") as file:
+                    file.write(piece)
+                left -= len(piece)
+                arrived(len(piece))
+        if left:
+            raise _TryAgain(f"the answer ended {left} bytes early")
 
     async def _append(
         self,
@@ -272,11 +325,56 @@ def _require_range(
             where=public(url),
             remedy=_OTHER_MIRROR,
         )
-    compared = {
-        "Content-Range": f"bytes {span.start}-{span.end - 1}/{identity.size}",
-        "ETag": identity.etag,
-        "Last-Modified": identity.last_modified,
-    }
+    told = response.headers.get("Content-Range")
+    if told and told != f"bytes {span.start}-{span.end - 1}/{identity.size}":
+        raise ObjectChanged(
+            f"asked for bytes {span.start}-{span.end - 1} of {identity.size}, got {told}",
+            where=public(url),
+            remedy="the file is being replaced: run again, or take another mirror",
+        )
+    _require_version(response, identity, url)
+
+
+def _require_several(response: httpx.Response, url: str, count: int) -> None:
+    """One range of one is a plain 206; several must come as multipart/byteranges."""
+    kind = response.headers.get("Content-Type", "")
+    if response.status_code == 206 and (count == 1 or kind.startswith("multipart/byteranges")):
+        return
+    if response.status_code in (200, 206, 400, 416, 501):
+        raise MultiRangeRefused(
+            f"the mirror does not give several ranges at once (HTTP {response.status_code})",
+            where=public(url),
+            remedy="single ranges are asked for instead",
+        )
+    _require_success(response, url)
+
+
+async def _pieces(
+    response: httpx.Response, identity: ObjectIdentity, url: str
+) -> AsyncIterator[tuple[int, bytes]]:
+    """(offset, bytes) of a 206 answer, of one part or several."""
+    told = response.headers.get("Content-Range")
+    if told is None:
+        async for position, piece in byte_pieces(response.aiter_raw(), identity.size, public(url)):
+            yield position, piece
+        return
+    position = int(told.removeprefix("bytes ").split("-")[0])
+    async for block in response.aiter_raw():
+        yield position, block
+        position += len(block)
+
+
+def _held(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _rest(span: ByteRange, part: Path) -> ByteRange:
+    """What is missing of `span`."""
+    return ByteRange(span.start + _held(part), span.end)
+
+
+def _require_version(response: httpx.Response, identity: ObjectIdentity, url: str) -> None:
+    compared = {"ETag": identity.etag, "Last-Modified": identity.last_modified}
     for header, expected in compared.items():
         told = response.headers.get(header)
         if told and expected and told != expected:
