@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import channels_to_dataset
+from mosaic_core.devices import forecast_on
 from mosaic_core.model.checkpoint import load_model, write_random_bundle
 from mosaic_core.model.config import ModelConfig, builtin_config
 from mosaic_core.model.fast import accelerated
 from mosaic_core.model.fast_cost import step_flops
-from mosaic_core.model.fast_output import PinnedRing
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.model.placement import placement
 from mosaic_core.rollout import forecast
@@ -47,6 +47,7 @@ class BenchReport:
     batch_size: int
     dtype: str
     device: str
+    gpus: int
     versions: dict[str, str]
     date: str
     first_step_seconds: float
@@ -74,21 +75,24 @@ def run_benchmark(
     members: int,
     steps: int,
     device: str = "auto",
+    gpus: int = 1,
     batch_size: int | None = None,
 ) -> BenchReport:
     """Load `variant` from the bundle `weights` and roll `members` out for `steps` steps.
 
+    With `gpus` above 1 the members are split over that many; the speed is then that of all.
     InputError for counts too small to measure (three steps at least).
     """
     if members < 1 or steps < 3:
         raise InputError(f"{members} members, {steps} steps: at least one member and three steps")
     place, _ = placement(device)
+    places = [torch.device("cuda", index) for index in range(gpus)] if gpus > 1 else [place]
     config = builtin_config(variant)
     state = smooth_state(config)
     first = _time_first_step(weights, variant, place, state, batch_size)
     again = _time_first_step(weights, variant, place, state, batch_size)
     model = load_model(weights, variant)
-    arrivals, batch, memory = _time_rollout(model, state, place, members, steps, batch_size)
+    arrivals, batch, memory = _time_rollout(model, state, places, members, steps, batch_size)
     # Images come one step behind, the last one at once: steps 1 to the last but one are even.
     each = (arrivals[-2] - arrivals[1]) / (steps - 2) / members
     return BenchReport(
@@ -98,6 +102,7 @@ def run_benchmark(
         batch_size=batch,
         dtype="float16" if place.type == "cuda" else "float32",
         device=device_name(place),
+        gpus=gpus,
         versions=versions(),
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         first_step_seconds=round(first, 2),
@@ -115,7 +120,7 @@ def _time_first_step(
 ) -> float:
     start = time.perf_counter()
     model = load_model(weights, variant)
-    for _ in _steps(model, state, device, (0,), 1, batch)[0]:
+    for _ in _steps(model, state, [device], (0,), 1, batch)[0]:
         pass
     return time.perf_counter() - start
 
@@ -123,43 +128,43 @@ def _time_first_step(
 def _time_rollout(
     model: Mosaic,
     state: xr.Dataset,
-    device: torch.device,
+    devices: list[torch.device],
     members: int,
     steps: int,
     batch: int | None,
 ) -> tuple[list[float], int, int]:
     """Arrival of every step in seconds after the call, members of a batch, peak memory."""
-    if device.type == "cuda":
+    gpus = [device for device in devices if device.type == "cuda"]
+    for gpu in gpus:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    warm, size, again = _steps(model, state, device, range(members), 1, batch)
+        torch.cuda.reset_peak_memory_stats(gpu)
+    warm, size, again = _steps(model, state, devices, range(members), 1, batch)
     for _ in warm:
         pass
     start = time.perf_counter()
     arrivals = [time.perf_counter() - start for _ in again(steps)]
-    memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    memory = max((torch.cuda.max_memory_reserved(gpu) for gpu in gpus), default=0)
     return arrivals, size, memory
 
 
 def _steps(
     model: Mosaic,
     state: xr.Dataset,
-    device: torch.device,
+    devices: list[torch.device],
     numbers: tuple[int, ...] | range,
     steps: int,
     batch: int | None,
 ) -> tuple[Iterator[object], int, Callable[[int], Iterator[object]]]:
-    """A rollout, the members of its batches, and how to start another with the same engine."""
-    engine = accelerated(model, device, batch_size=batch)
-    to_host = PinnedRing() if engine else None
+    """A rollout, the members of its batches, and how to start another with the same engines."""
+    made = [accelerated(model, device, batch_size=batch) for device in devices]
+    engines = [engine for engine in made if engine is not None]
 
     def run(count: int) -> Iterator[object]:
-        return forecast(
-            model, state, numbers=numbers, steps=count, engine=engine, to_host=to_host,
-            batch_size=None if engine else batch,
-        )
+        if engines:
+            return forecast_on(engines, model, state, numbers=numbers, steps=count)
+        return forecast(model, state, numbers=numbers, steps=count, batch_size=batch)
 
-    return run(steps), engine.batch_size if engine else model.batch_size, run
+    return run(steps), (engines[0] if engines else model).batch_size, run
 
 
 def smooth_state(config: ModelConfig, seed: int = 0) -> xr.Dataset:

@@ -36,7 +36,9 @@ class Clock:
         """The clock at a UTC time: seconds of the day, days since 1 January."""
         day, year = time.astype("datetime64[D]"), time.astype("datetime64[Y]")
         seconds = (time - day) / np.timedelta64(1, "s")
-        first, following = year.astype("datetime64[D]"), (year + 1).astype("datetime64[D]")
+        first, following = (
+            (year + np.timedelta64(years, "Y")).astype("datetime64[D]") for years in (0, 1)
+        )
         fraction = (day - first) / (following - first)
         return cls(np.float32(seconds / 86400), np.float32(fraction))
 

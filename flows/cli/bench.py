@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--steps", default=10, show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="A bundle; else random weights.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
+@click.option("--gpus", default=1, show_default=True, help="Split the members over this many.")
 @click.option("--batch-size", type=int, help="Members at a time; by default what suits.")
 @click.option("--results", type=click.Path(path_type=Path), help="Also write the report here.")
 def bench(
@@ -27,6 +28,7 @@ def bench(
     steps: int,
     weights: Path | None,
     device: str,
+    gpus: int,
     batch_size: int | None,
     results: Path | None,
 ) -> None:
@@ -42,6 +44,7 @@ def bench(
             members=members,
             steps=steps,
             device=device,
+            gpus=gpus,
             batch_size=batch_size,
         )
     if results:
@@ -53,7 +56,7 @@ def bench(
 def table(report: BenchReport) -> str:
     """The report as lines of name and value."""
     rows = {
-        "device": report.device,
+        "device": f"{report.gpus} x {report.device}",
         "versions": ", ".join(f"{name} {value}" for name, value in report.versions.items()),
         "members x steps": f"{report.members} x {report.steps}, {report.batch_size} at a time",
         "ms per member-step": report.ms_per_member_step,

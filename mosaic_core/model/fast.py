@@ -32,7 +32,7 @@ from mosaic_core.model.mosaic import Mosaic
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BATCH = 2  # members; larger batches gain a percent and cost memory
+DEFAULT_BATCH = 4  # members; twice as many gain half a percent and cost 1.7 GiB
 MINIMUM_CAPABILITY = (8, 0)  # 16-bit matrix products with asynchronous copies
 WARM_UP_STEPS = 2  # the first compiles kernels, the second settles the allocator
 
@@ -93,11 +93,16 @@ class FastEngine:
         self.noise.copy_(noise)
         if self.device.type != "cuda":
             return self.compute()
-        if self._replay is None:
-            self._replay = self._record()
-        self._replay()
+        self.prepare()()
         assert self.result is not None
         return self.result
+
+    def prepare(self) -> Callable[[], None]:
+        """Compile the kernels and record the graph, once -> what replays a step."""
+        if self._replay is None:
+            with torch.no_grad(), torch.cuda.device(self.device):
+                self._replay = self._record()
+        return self._replay
 
     def _check(self, history: Tensor, noise: Tensor) -> None:
         expected = (
@@ -124,7 +129,7 @@ class FastEngine:
         torch.cuda.synchronize(self.device)
         torch.cuda.empty_cache()  # the graph has its own pool; the warm-up's would stay beside it
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self.result = self.compute()
         return graph.replay
 

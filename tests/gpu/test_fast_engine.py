@@ -13,6 +13,7 @@ import xarray as xr
 
 from mosaic_core.benchmark import random_bundle, smooth_state
 from mosaic_core.contract.errors import ModelError
+from mosaic_core.devices import forecast_on, visible_gpus
 from mosaic_core.model.checkpoint import load_model
 from mosaic_core.model.config import BottleneckConfig, builtin_config
 from mosaic_core.model.fast import FastEngine, fitting_batch
@@ -102,3 +103,15 @@ def test_batches_shrink_to_the_memory_and_then_refuse(cuda: torch.device) -> Non
     huge = config.model_copy(update={"stages": (stages,), "bottleneck": deep})
     with pytest.raises(ModelError, match=r"one member needs [\d.]+ GiB"):
         fitting_batch(huge, 29040, cuda, None)
+
+
+def test_members_split_over_engines_have_the_same_bits(
+    model: Mosaic, state: xr.Dataset, cuda: torch.device
+) -> None:
+    devices = visible_gpus() if torch.cuda.device_count() > 1 else [cuda, cuda]
+    engines = [FastEngine(model, device, batch_size=BATCH) for device in devices]
+    stream = forecast_on(engines, model, state, numbers=range(5), steps=3)
+    split = [(step.numbers, step.fields.copy()) for step in stream]
+    single = list(roll(model, state, tuple(range(5)), FastEngine(model, cuda, batch_size=BATCH)))
+    assert {numbers for numbers, _ in split} == {tuple(range(5))}
+    assert all(np.array_equal(ours, one) for (_, ours), one in zip(split, single, strict=True))

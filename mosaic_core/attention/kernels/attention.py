@@ -65,8 +65,11 @@ def attend(
     query_means, key_means, value_means = means
     if not forced:
         select_blocks(
-            query_means, key_means, sizes.selected_blocks,
-            scores=scratch.scores, out=scratch.selection,
+            query_means,
+            key_means,
+            sizes.selected_blocks,
+            scores=scratch.scores,
+            out=scratch.selection,
         )
     compressed_attention(query_means, key_means, value_means, out=scratch.block_out)
     fused_attention(q, k, v, gates, scratch, sizes, out=out)
@@ -81,14 +84,27 @@ def fused_attention(
     if device.hopper:
         from mosaic_core.attention.kernels import hopper_attention
 
-        if hopper_attention.fits(q, k, v, sizes.local_block, sizes.sparse_block):
+        if hopper_attention.fits(q, k, v, gates, sizes.local_block, sizes.sparse_block):
             hopper_attention.launch(
-                q, k, v, gates, scratch.block_out, scratch.selection,
-                local_block=sizes.local_block, out=out, processors=device.processors,
-                tuning=hopper_attention.Tuning(),
+                q,
+                k,
+                v,
+                gates,
+                scratch.block_out,
+                scratch.selection,
+                local_block=sizes.local_block,
+                out=out,
+                processors=device.processors,
             )
             return
     portable_attention.fused_attention(
-        q, k, v, gates, scratch.block_out, scratch.selection,
-        local_block=sizes.local_block, sparse_block=sizes.sparse_block, out=out,
+        q,
+        k,
+        v,
+        gates,
+        scratch.block_out,
+        scratch.selection,
+        local_block=sizes.local_block,
+        sparse_block=sizes.sparse_block,
+        out=out,
     )

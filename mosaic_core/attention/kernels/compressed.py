@@ -17,9 +17,25 @@ TRITON_TYPES = {
 
 @triton.jit
 def _compressed(
-    q, k, v, out, blocks, q_member, q_block, k_member, k_block, v_member, v_block, head_dim, scale,
-    heads, GROUP: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,
-    DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+    q,
+    k,
+    v,
+    out,
+    blocks,
+    q_member,
+    q_block,
+    k_member,
+    k_block,
+    v_member,
+    v_block,
+    head_dim,
+    scale,
+    heads,
+    GROUP: tl.constexpr,
+    TILE: tl.constexpr,
+    DIM: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     head = tl.program_id(1) % heads
     member = (tl.program_id(1) // heads).to(tl.int64)
@@ -63,11 +79,24 @@ def compressed_attention(
     members, blocks, heads, head_dim = query_means.shape
     tile = 64 if blocks > 32 else 16
     _compressed[(triton.cdiv(blocks, tile), members * heads)](
-        query_means, key_means, value_means, out, blocks,
-        query_means.stride(0), query_means.stride(1), key_means.stride(0), key_means.stride(1),
-        value_means.stride(0), value_means.stride(1), head_dim, LOG2E * head_dim**-0.5,
-        heads, heads // key_means.shape[2], tile, max(16, triton.next_power_of_2(head_dim)),
-        TRITON_TYPES[out.dtype], "ieee",
+        query_means,
+        key_means,
+        value_means,
+        out,
+        blocks,
+        query_means.stride(0),
+        query_means.stride(1),
+        key_means.stride(0),
+        key_means.stride(1),
+        value_means.stride(0),
+        value_means.stride(1),
+        head_dim,
+        LOG2E * head_dim**-0.5,
+        heads,
+        heads // key_means.shape[2],
+        tile,
+        max(16, triton.next_power_of_2(head_dim)),
+        TRITON_TYPES[out.dtype],
+        "ieee",
     )
     return out
-

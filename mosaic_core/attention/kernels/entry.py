@@ -39,11 +39,20 @@ def block_sparse_attention(
         _check_range(selection, blocks)
         scratch.selection.copy_(selection)
     means = (
-        block_means(q, sparse_block), block_means(k, sparse_block), block_means(v, sparse_block)
+        block_means(q, sparse_block),
+        block_means(k, sparse_block),
+        block_means(v, sparse_block),
     )
     return attend(
-        q, k, v, gate_logits, means, sizes, scratch,
-        out=torch.empty(q.shape, dtype=q.dtype, device=q.device), forced=selection is not None,
+        q,
+        k,
+        v,
+        gate_logits,
+        means,
+        sizes,
+        scratch,
+        out=torch.empty(q.shape, dtype=q.dtype, device=q.device),
+        forced=selection is not None,
     )
 
 

@@ -18,8 +18,21 @@ GROUP = 128  # rows of W1, then the same of W3: the output tile of the Hopper ke
 
 @triton.jit
 def _swiglu(
-    x, w, scale, bias, out, rows, hidden, depth, tokens, bias_stride, group,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr, BAND: tl.constexpr,
+    x,
+    w,
+    scale,
+    bias,
+    out,
+    rows,
+    hidden,
+    depth,
+    tokens,
+    bias_stride,
+    group,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+    BAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     row_tiles, column_tiles = tl.cdiv(rows, ROWS), tl.cdiv(hidden, COLUMNS)
@@ -78,7 +91,13 @@ def swiglu(
 
         if hopper_linear.fits(x, w13, tokens):
             return hopper_linear.launch(
-                x, w13, scale, bias, tokens=tokens, out=out, processors=device.processors,
+                x,
+                w13,
+                scale,
+                bias,
+                tokens=tokens,
+                out=out,
+                processors=device.processors,
                 tuning=hopper_linear.Tuning(),
             )
     return portable_swiglu(x, w13, scale, bias, tokens=tokens, out=out)
@@ -102,7 +121,23 @@ def portable_swiglu(
     row_tile, column_tile, step = tile
     grid = (triton.cdiv(rows, row_tile) * triton.cdiv(hidden, column_tile),)
     _swiglu[grid](
-        x, w13, scale, bias, out, rows, hidden, depth, tokens, bias.stride(0), _group(w13),
-        row_tile, column_tile, step, 8, "ieee", num_warps=warps, num_stages=stages,
+        x,
+        w13,
+        scale,
+        bias,
+        out,
+        rows,
+        hidden,
+        depth,
+        tokens,
+        bias.stride(0),
+        _group(w13),
+        row_tile,
+        column_tile,
+        step,
+        8,
+        "ieee",
+        num_warps=warps,
+        num_stages=stages,
     )
     return out

@@ -68,7 +68,9 @@ def _produce(smem, bars, feed, STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl
             bar = ready.index(slot)
             for half in gl.static_range(2):
                 tma.async_copy_global_to_shared(
-                    x_desc, [row_tile * 128 + half * 64, start], bar,
+                    x_desc,
+                    [row_tile * 128 + half * 64, start],
+                    bar,
                     x_smem.index(slot * 2 + half),
                 )
             tma.async_copy_global_to_shared(
@@ -79,8 +81,14 @@ def _produce(smem, bars, feed, STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl
 
 @gluon.jit
 def _consume(
-    half: gl.constexpr, smem, bars, out_smem, work,
-    STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr,
+    half: gl.constexpr,
+    smem,
+    bars,
+    out_smem,
+    work,
+    STEP: gl.constexpr,
+    SLOTS: gl.constexpr,
+    BAND: gl.constexpr,
 ):
     out_desc, row_scale, bias, row_tiles, column_tiles, depth, tokens, bias_stride = work
     x_smem, w_smem = smem
@@ -127,9 +135,19 @@ SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "tokens", "bias_stride"]
 
 @gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
 def swiglu(
-    x_desc, w_desc, out_desc, row_scale, bias,
-    row_tiles, column_tiles, depth, tokens, bias_stride,
-    STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr,
+    x_desc,
+    w_desc,
+    out_desc,
+    row_scale,
+    bias,
+    row_tiles,
+    column_tiles,
+    depth,
+    tokens,
+    bias_stride,
+    STEP: gl.constexpr,
+    SLOTS: gl.constexpr,
+    BAND: gl.constexpr,
     CONSUMER_REGISTERS: gl.constexpr,
 ):
     """out = silu(s x W1^T + bias) * (s x W3^T), s the scale of the row.
@@ -198,8 +216,20 @@ def launch(
     hidden = w13.shape[0] // 2
     tiles = (rows // TILE) * (hidden // TILE)
     swiglu[(min(processors, tiles),)](
-        _boxes(x, 64, STEP), _boxes(w13, 2 * TILE, STEP), _boxes(out, 64, TILE), scale, bias,
-        rows // TILE, hidden // TILE, depth, tokens, bias.stride(0),
-        STEP, tuning.slots, tuning.band, tuning.registers, num_warps=4,
+        _boxes(x, 64, STEP),
+        _boxes(w13, 2 * TILE, STEP),
+        _boxes(out, 64, TILE),
+        scale,
+        bias,
+        rows // TILE,
+        hidden // TILE,
+        depth,
+        tokens,
+        bias.stride(0),
+        STEP,
+        tuning.slots,
+        tuning.band,
+        tuning.registers,
+        num_warps=4,
     )
     return out

@@ -31,10 +31,18 @@ BAND = 32
 
 @gluon.jit
 def _consume(
-    half: gl.constexpr, smem, bars, out_smem, work,
-    STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr,
+    half: gl.constexpr,
+    smem,
+    bars,
+    out_smem,
+    work,
+    STEP: gl.constexpr,
+    SLOTS: gl.constexpr,
+    BAND: gl.constexpr,
 ):
-    out_desc, row_scale, cos, sin, sums, row_tiles, column_tiles, depth, tokens, heads, turned = work
+    out_desc, row_scale, cos, sin, sums, row_tiles, column_tiles, depth, tokens, heads, turned = (
+        work
+    )
     x_smem, w_smem = smem
     ready, empty = bars
     staging = out_smem.index(half)
@@ -92,9 +100,22 @@ SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "tokens", "heads", "turn
 
 @gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
 def project(
-    x_desc, w_desc, out_desc, row_scale, cos, sin, sums,
-    row_tiles, column_tiles, depth, tokens, heads, turned,
-    STEP: gl.constexpr, SLOTS: gl.constexpr, BAND: gl.constexpr,
+    x_desc,
+    w_desc,
+    out_desc,
+    row_scale,
+    cos,
+    sin,
+    sums,
+    row_tiles,
+    column_tiles,
+    depth,
+    tokens,
+    heads,
+    turned,
+    STEP: gl.constexpr,
+    SLOTS: gl.constexpr,
+    BAND: gl.constexpr,
 ):
     """out = rotated (s x W^T), s the scale of the row, and its sums over halves of blocks.
 
@@ -116,7 +137,17 @@ def project(
     smem = (x_smem, w_smem)
     bars = (ready, empty)
     work = (
-        out_desc, row_scale, cos, sin, sums, row_tiles, column_tiles, depth, tokens, heads, turned
+        out_desc,
+        row_scale,
+        cos,
+        sin,
+        sums,
+        row_tiles,
+        column_tiles,
+        depth,
+        tokens,
+        heads,
+        turned,
     )
     feed = (x_desc, w_desc, row_tiles, column_tiles, depth)
     gl.warp_specialize(
@@ -167,7 +198,19 @@ def launch(
         for tensor, box in ((x, [64, STEP]), (weight, [COLUMNS, STEP]), (out, [64, COLUMNS]))
     ]
     project[(min(processors, row_tiles * column_tiles),)](
-        *boxes, scale, *rotation, sums, row_tiles, column_tiles, depth, tokens, heads, turned,
-        STEP, SLOTS, BAND, num_warps=4,
+        *boxes,
+        scale,
+        *rotation,
+        sums,
+        row_tiles,
+        column_tiles,
+        depth,
+        tokens,
+        heads,
+        turned,
+        STEP,
+        SLOTS,
+        BAND,
+        num_warps=4,
     )
     return out, sums.sum(dim=1) * (1 / BLOCK)

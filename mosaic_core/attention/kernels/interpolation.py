@@ -15,8 +15,20 @@ from mosaic_core.attention.kernels.compressed import LOG2E
 
 @triton.jit
 def _gather(
-    projected, scale, indices, directions, out, sources, targets, neighbors, width, heads,
-    head_dim, HEAD_DIM: tl.constexpr, NEIGHBORS: tl.constexpr, HEADS: tl.constexpr,
+    projected,
+    scale,
+    indices,
+    directions,
+    out,
+    sources,
+    targets,
+    neighbors,
+    width,
+    heads,
+    head_dim,
+    HEAD_DIM: tl.constexpr,
+    NEIGHBORS: tl.constexpr,
+    HEADS: tl.constexpr,
 ):
     target = tl.program_id(0)
     member = tl.program_id(2).to(tl.int64)
@@ -70,9 +82,21 @@ def interpolate(
     head_dim = out.shape[2] // heads
     at_once = min(4, triton.next_power_of_2(heads))
     _gather[(targets, triton.cdiv(heads, at_once), members)](
-        projected, scale, indices, directions, out, sources, targets, neighbors, width, heads,
-        head_dim, triton.next_power_of_2(head_dim),
-        triton.next_power_of_2(neighbors), at_once, num_warps=1,
+        projected,
+        scale,
+        indices,
+        directions,
+        out,
+        sources,
+        targets,
+        neighbors,
+        width,
+        heads,
+        head_dim,
+        triton.next_power_of_2(head_dim),
+        triton.next_power_of_2(neighbors),
+        at_once,
+        num_warps=1,
     )
     return out
 

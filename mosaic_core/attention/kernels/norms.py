@@ -15,8 +15,9 @@ ROWS_AT_ONCE = 4  # one row for each warp of a program
 
 
 @triton.jit
-def _row_scale(x, scale, rows, width, eps, TWICE: tl.constexpr, ROWS: tl.constexpr,
-               WIDTH: tl.constexpr):
+def _row_scale(
+    x, scale, rows, width, eps, TWICE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
     lines = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
     inside = (lines < rows)[:, None] & (columns < width)[None, :]
@@ -44,8 +45,17 @@ def row_scale(x: Tensor, eps: float, *, twice: bool = False) -> Tensor:
 
 @triton.jit
 def _normed_sum(
-    x, table, skip, out, table_rows, width, eps,
-    TABLE: tl.constexpr, SKIP: tl.constexpr, SILU: tl.constexpr, WIDTH: tl.constexpr,
+    x,
+    table,
+    skip,
+    out,
+    table_rows,
+    width,
+    eps,
+    TABLE: tl.constexpr,
+    SKIP: tl.constexpr,
+    SILU: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, WIDTH)
@@ -78,9 +88,18 @@ def normed_sum(
     rows, width = x.shape
     padded = triton.next_power_of_2(width)
     _normed_sum[(rows,)](
-        x, x if table is None else table, x if skip is None else skip, out,
-        rows if table is None else len(table), width, eps,
-        table is not None, skip is not None, silu, padded, num_warps=1 if padded <= 1024 else 2,
+        x,
+        x if table is None else table,
+        x if skip is None else skip,
+        out,
+        rows if table is None else len(table),
+        width,
+        eps,
+        table is not None,
+        skip is not None,
+        silu,
+        padded,
+        num_warps=1 if padded <= 1024 else 2,
     )
     return out
 
@@ -100,4 +119,3 @@ def scaled_silu(x: Tensor, scale: Tensor) -> Tensor:
     rows, width = x.shape
     _scaled_silu[(rows,)](x, scale, width, triton.next_power_of_2(width), num_warps=1)
     return x
-

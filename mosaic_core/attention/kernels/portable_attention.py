@@ -14,8 +14,21 @@ from mosaic_core.attention.kernels.compressed import LOG2E
 
 
 @triton.jit
-def _absorb(queries, k, v, k_stride, v_stride, keys, allowed, elements, real, carried, scale,
-            MASKED: tl.constexpr, PRECISION: tl.constexpr):
+def _absorb(
+    queries,
+    k,
+    v,
+    k_stride,
+    v_stride,
+    keys,
+    allowed,
+    elements,
+    real,
+    carried,
+    scale,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Take one tile of keys into the running softmax (row max, row sum, output)."""
     row_max, row_sum, total = carried
     k_at = k + keys[:, None].to(tl.int64) * k_stride + elements[None, :]
@@ -43,12 +56,39 @@ def _absorb(queries, k, v, k_stride, v_stride, keys, allowed, elements, real, ca
 
 @triton.jit
 def _fused(
-    q, k, v, gates, block_out, selection, out,
-    q_member, q_token, q_head, k_member, k_token, k_head, v_member, v_token, v_head,
-    g_member, g_token, g_head,
-    tokens, blocks, block, local, listed, head_dim, scale,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    DIM: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    q,
+    k,
+    v,
+    gates,
+    block_out,
+    selection,
+    out,
+    q_member,
+    q_token,
+    q_head,
+    k_member,
+    k_token,
+    k_head,
+    v_member,
+    v_token,
+    v_head,
+    g_member,
+    g_token,
+    g_head,
+    tokens,
+    blocks,
+    block,
+    local,
+    listed,
+    head_dim,
+    scale,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    DIM: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     pid = tl.program_id(0)
     group: tl.constexpr = HEADS // KV_HEADS
@@ -79,15 +119,30 @@ def _fused(
         same_run = rows[:, None] // local == keys[None, :] // local
         allowed = (same_run | (lines >= block)[:, None]) & (keys < last)[None, :]
         row_max, row_sum, total = _absorb(
-            queries, k_own, v_own, k_token, v_token, keys, allowed,
-            elements, real, (row_max, row_sum, total), scale, MASKED, PRECISION,
+            queries,
+            k_own,
+            v_own,
+            k_token,
+            v_token,
+            keys,
+            allowed,
+            elements,
+            real,
+            (row_max, row_sum, total),
+            scale,
+            MASKED,
+            PRECISION,
         )
     g_at = gates + member * g_member + wide * g_token + head * g_head
     g_local = tl.load(g_at, mask=present, other=0.0).to(tl.float32)
     g_block = tl.load(g_at + 1, mask=present, other=0.0).to(tl.float32)
     g_listed = tl.load(g_at + 2, mask=present, other=0.0).to(tl.float32)
     top = tl.maximum(tl.maximum(g_local, g_block), g_listed)
-    g_local, g_block, g_listed = tl.exp(g_local - top), tl.exp(g_block - top), tl.exp(g_listed - top)
+    g_local, g_block, g_listed = (
+        tl.exp(g_local - top),
+        tl.exp(g_block - top),
+        tl.exp(g_listed - top),
+    )
     g_sum = g_local + g_block + g_listed
     mixed = total * (g_local / (g_sum * row_sum))[:, None]
 
@@ -96,14 +151,25 @@ def _fused(
     total = tl.zeros([ROWS, DIM], tl.float32)
     list_at = selection + ((member * KV_HEADS + kv_head) * blocks + place) * listed
     per_block = tl.cdiv(block, KEYS)
-    for turn in range(0, listed * per_block):
+    for turn in range(listed * per_block):
         chosen = tl.load(list_at + turn // per_block)
         within = (turn % per_block) * KEYS + tl.arange(0, KEYS)
         keys = chosen * block + within
         allowed = (within < block)[None, :] & (lines >= 0)[:, None]
         row_max, row_sum, total = _absorb(
-            queries, k_own, v_own, k_token, v_token, keys, allowed,
-            elements, real, (row_max, row_sum, total), scale, MASKED, PRECISION,
+            queries,
+            k_own,
+            v_own,
+            k_token,
+            v_token,
+            keys,
+            allowed,
+            elements,
+            real,
+            (row_max, row_sum, total),
+            scale,
+            MASKED,
+            PRECISION,
         )
     mixed += total * (g_listed / (g_sum * row_sum))[:, None]
     block_at = block_out + ((member * blocks + place) * HEADS + head) * head_dim + elements
@@ -143,12 +209,40 @@ def fused_attention(
     even = rows == sparse_block and dim == head_dim
     aligned = local_block % sparse_block == 0 and sparse_block % keys == 0
     _fused[(heads * blocks * members,)](
-        q, k, v, gates, block_out, selection, out,
-        q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2),
-        v.stride(0), v.stride(1), v.stride(2),
-        gates.stride(0), gates.stride(1), gates.stride(2),
-        tokens, blocks, sparse_block, local_block, selection.shape[3], head_dim,
-        LOG2E * head_dim**-0.5, heads, kv_heads, rows, keys, dim, not (even and aligned),
-        "ieee", num_warps=warps, num_stages=stages,
+        q,
+        k,
+        v,
+        gates,
+        block_out,
+        selection,
+        out,
+        q.stride(0),
+        q.stride(1),
+        q.stride(2),
+        k.stride(0),
+        k.stride(1),
+        k.stride(2),
+        v.stride(0),
+        v.stride(1),
+        v.stride(2),
+        gates.stride(0),
+        gates.stride(1),
+        gates.stride(2),
+        tokens,
+        blocks,
+        sparse_block,
+        local_block,
+        selection.shape[3],
+        head_dim,
+        LOG2E * head_dim**-0.5,
+        heads,
+        kv_heads,
+        rows,
+        keys,
+        dim,
+        not (even and aligned),
+        "ieee",
+        num_warps=warps,
+        num_stages=stages,
     )
     return out

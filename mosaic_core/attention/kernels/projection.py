@@ -18,9 +18,22 @@ HEADS_AT_ONCE = 6  # of one program: the angles are read once for them
 
 @triton.jit(do_not_specialize=["query_heads", "kv_heads"])
 def _finish(
-    projected, scale, cos, sin, means, tokens, width, block, query_heads, kv_heads,
-    HEAD_DIM: tl.constexpr, ROTATE: tl.constexpr, BLOCK: tl.constexpr, HALF: tl.constexpr,
-    PART: tl.constexpr, GATES: tl.constexpr,
+    projected,
+    scale,
+    cos,
+    sin,
+    means,
+    tokens,
+    width,
+    block,
+    query_heads,
+    kv_heads,
+    HEAD_DIM: tl.constexpr,
+    ROTATE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HALF: tl.constexpr,
+    PART: tl.constexpr,
+    GATES: tl.constexpr,
 ):
     block_id = tl.program_id(0).to(tl.int64)
     lines = tl.arange(0, BLOCK)
@@ -42,7 +55,7 @@ def _finish(
         at = projected + rows[:, None] * width + head * HEAD_DIM + elements[None, :]
         inside = present[:, None] & real[None, :]
         values = tl.load(at, mask=inside, other=0.0).to(tl.float32) * factor
-        if ROTATE:
+        if ROTATE:  # noqa: SIM102 -- the outer one is decided when the kernel is compiled
             if head < query_heads + kv_heads:
                 even, odd = tl.split(tl.reshape(values, [BLOCK, HALF, 2]))
                 turned = tl.join(even * c - odd * s, odd * c + even * s)
@@ -85,14 +98,27 @@ def project(
 
         if hopper_projection.fits(x, weight, head_dim, block):
             return hopper_projection.launch(
-                x, weight, scale, rotation, heads=every, turned=heads + kv_heads, tokens=tokens,
+                x,
+                weight,
+                scale,
+                rotation,
+                heads=every,
+                turned=heads + kv_heads,
+                tokens=tokens,
                 processors=device.processors,
             )
     projected = x @ weight.T
     means = x.new_empty(len(x) // block, every, head_dim, dtype=torch.float32)
     finish_projection(
-        projected, scale, rotation, means, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
-        tokens=tokens, block=block,
+        projected,
+        scale,
+        rotation,
+        means,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        tokens=tokens,
+        block=block,
     )
     return projected, means
 
@@ -119,8 +145,22 @@ def finish_projection(
     cos, sin = rotation if rotation is not None else (scale, scale)
     parts = triton.cdiv(heads + 2 * kv_heads, HEADS_AT_ONCE)
     _finish[(len(projected) // block, parts)](
-        projected, scale, cos, sin, means, tokens, projected.stride(0), block, heads, kv_heads,
-        head_dim, rotation is not None, triton.next_power_of_2(block),
-        triton.next_power_of_2(head_dim) // 2, HEADS_AT_ONCE, triton.next_power_of_2(3 * heads),
-        num_warps=4, num_stages=1,
+        projected,
+        scale,
+        cos,
+        sin,
+        means,
+        tokens,
+        projected.stride(0),
+        block,
+        heads,
+        kv_heads,
+        head_dim,
+        rotation is not None,
+        triton.next_power_of_2(block),
+        triton.next_power_of_2(head_dim) // 2,
+        HEADS_AT_ONCE,
+        triton.next_power_of_2(3 * heads),
+        num_warps=4,
+        num_stages=1,
     )

@@ -9,8 +9,19 @@ from torch import Tensor
 
 
 @triton.jit
-def _means(x, out, member_stride, token_stride, head_stride, blocks, block, head_dim,
-           heads, BLOCK: tl.constexpr, DIM: tl.constexpr):
+def _means(
+    x,
+    out,
+    member_stride,
+    token_stride,
+    head_stride,
+    blocks,
+    block,
+    head_dim,
+    heads,
+    BLOCK: tl.constexpr,
+    DIM: tl.constexpr,
+):
     pid = tl.program_id(0)
     head = pid % heads
     place = (pid // heads) % blocks
@@ -33,16 +44,36 @@ def block_means(x: Tensor, block: int) -> Tensor:
     blocks = tokens // block
     out = torch.empty(members, blocks, heads, head_dim, dtype=torch.float32, device=x.device)
     _means[(members * blocks * heads,)](
-        x, out, x.stride(0), x.stride(1), x.stride(2), blocks, block, head_dim, heads,
-        triton.next_power_of_2(block), triton.next_power_of_2(head_dim),
+        x,
+        out,
+        x.stride(0),
+        x.stride(1),
+        x.stride(2),
+        blocks,
+        block,
+        head_dim,
+        heads,
+        triton.next_power_of_2(block),
+        triton.next_power_of_2(head_dim),
     )
     return out
 
 
 @triton.jit
 def _scores(
-    q, k, scores, blocks, q_member, q_block, k_member, k_block, head_dim, kv_heads,
-    GROUP: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,
+    q,
+    k,
+    scores,
+    blocks,
+    q_member,
+    q_block,
+    k_member,
+    k_block,
+    head_dim,
+    kv_heads,
+    GROUP: tl.constexpr,
+    TILE: tl.constexpr,
+    DIM: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     key_tile, query_tile = tl.program_id(0), tl.program_id(1)
@@ -99,9 +130,20 @@ def select_blocks(
     tile = 64 if blocks > 32 else 16
     tiles = triton.cdiv(blocks, tile)
     _scores[(tiles, tiles, members * kv_heads)](
-        query_means, key_means, scores, blocks, query_means.stride(0), query_means.stride(1),
-        key_means.stride(0), key_means.stride(1), head_dim, kv_heads, heads // kv_heads, tile,
-        max(16, triton.next_power_of_2(head_dim)), "tf32x3",
+        query_means,
+        key_means,
+        scores,
+        blocks,
+        query_means.stride(0),
+        query_means.stride(1),
+        key_means.stride(0),
+        key_means.stride(1),
+        head_dim,
+        kv_heads,
+        heads // kv_heads,
+        tile,
+        max(16, triton.next_power_of_2(head_dim)),
+        "tf32x3",
     )
     padded = triton.next_power_of_2(blocks)
     _best[(members * kv_heads * blocks,)](

@@ -1,0 +1,78 @@
+"""One rollout on several GPUs of a host: the members are split, the stream is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import torch
+import xarray as xr
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.errors import InputError
+from mosaic_core.model.fast import FastEngine
+from mosaic_core.model.fast_output import PinnedRing
+from mosaic_core.model.mosaic import Mosaic
+from mosaic_core.rollout import forecast
+
+
+def visible_gpus() -> list[torch.device]:
+    """Every CUDA GPU that this process may use."""
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def forecast_on(
+    engines: Sequence[FastEngine],
+    model: Mosaic,
+    initial_state: xr.Dataset,
+    *,
+    numbers: Sequence[int],
+    steps: int,
+) -> Iterator[ForecastStep]:
+    """As `rollout.forecast`, every engine with its share of the members and a thread of its own.
+
+    The engines have the same batch size; a member has the same bits on any of them where the
+    GPUs are of one kind.
+    """
+    if not engines:
+        raise InputError("no GPU to run on", remedy="use the device cpu")
+    for engine in engines:  # one after the other: compilation is not made for threads
+        engine.prepare()
+    shares = [list(part) for part in np.array_split(np.asarray(numbers), len(engines)) if len(part)]
+    streams = [
+        forecast(
+            model, initial_state, numbers=share, steps=steps, engine=engine, to_host=PinnedRing()
+        )
+        for engine, share in zip(engines, shares, strict=False)
+    ]
+    if len(streams) == 1:
+        return streams[0]
+    return _together(streams, [engine.device for engine in engines])
+
+
+def _together(
+    streams: list[Iterator[ForecastStep]], devices: list[torch.device]
+) -> Iterator[ForecastStep]:
+    with ThreadPoolExecutor(len(streams)) as pool:
+        while True:
+            parts = list(pool.map(_next_on, streams, devices))
+            arrived = [part for part in parts if part is not None]
+            if len(arrived) < len(streams):
+                return
+            yield _joined(arrived)
+
+
+def _next_on(stream: Iterator[ForecastStep], device: torch.device) -> ForecastStep | None:
+    with torch.cuda.device(device):
+        return next(stream, None)
+
+
+def _joined(parts: list[ForecastStep]) -> ForecastStep:
+    return replace(
+        parts[0],
+        numbers=tuple(chain.from_iterable(part.numbers for part in parts)),
+        fields=np.concatenate([part.fields for part in parts]),
+    )
