@@ -1,0 +1,78 @@
+"""The commands as a person types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+from click.testing import CliRunner, Result
+
+from flows.cli import publishing
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError, StoreError
+from postprocess.publish import publish
+
+OLD = Cycle.parse("2020-01-01T00Z")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for cycle in (OLD, OLD.shift(6)):
+        staged = tiny.stage(tmp_path / cycle.id, cycle)
+        publish(staged, tmp_path / "root", cycle=cycle, run_id="run-1")
+    return tmp_path / "root"
+
+
+def run(command: object, *arguments: object) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])  # type: ignore[arg-type]
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_catalog_lists_the_newest_first(root: Path) -> None:
+    first, second = run(publishing.catalog, root).output.splitlines()
+    assert first.startswith("* 2020-01-01T06Z")
+    assert second.startswith("  2020-01-01T00Z")
+    assert "2 members" in first
+    assert "forecast.zarr" in first
+    assert '"cycles"' in run(publishing.catalog, root, "--json").output
+
+
+def test_catalog_of_nothing_says_so(tmp_path: Path) -> None:
+    assert "nothing is published" in run(publishing.catalog, tmp_path).output
+
+
+def test_catalog_rebuild_repairs_pointer_and_index(root: Path) -> None:
+    good = (root / "index.json").read_bytes()
+    (root / "index.json").write_text("{}")
+    (root / "latest.json").write_text("{}")
+    run(publishing.catalog, root, "--rebuild")
+    assert (root / "index.json").read_bytes() == good
+    assert "all as published" in run(publishing.verify_store, root).output
+
+
+def test_verify_store_names_what_is_wrong(root: Path) -> None:
+    (root / f"cycles/{OLD.id}/run-1/forecast.zarr/latitude/c.0").write_bytes(b"x")
+    with pytest.raises(StoreError, match="1 faults"):
+        run(publishing.verify_store, root)
+    result = CliRunner().invoke(publishing.verify_store, [str(root)])
+    assert f"cycles/{OLD.id}/run-1/forecast.zarr/latitude/c.0: has 1 bytes" in result.output
+
+
+def test_retain_says_what_goes_and_then_does_it(root: Path) -> None:
+    arguments = (root, "--keep", "forecast=10d", "--grace-hours", 0)
+    told = run(publishing.retain, *arguments, "--dry-run").output
+    assert "announce" in told
+    assert "older than 10 days" in told
+    assert "would be deleted" in told
+    run(publishing.retain, *arguments)
+    assert "delete" in run(publishing.retain, *arguments).output
+    assert not (root / f"cycles/{OLD.id}/run-1/forecast.zarr").exists()
+    with pytest.raises(InputError, match="retention rule"):
+        run(publishing.retain, root, "--keep", "forecast")
+
+
+def test_templates_are_what_the_code_makes() -> None:
+    assert "are what the code makes" in run(publishing.templates).output
