@@ -18,11 +18,18 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mosaic_core.contract.errors import InputError
 from postprocess.products.cyclones.sphere import cosine_limit, unit_vectors
 
 Fields = NDArray[np.float32]
+
+_PATCH_POINTS = 4_000_000  # of flood fills at a time: some 50 MB
+_CROSS = np.zeros((3, 3, 3), dtype=bool)  # neighbours within a patch, never between patches
+_CROSS[1, 1, :] = _CROSS[1, :, 1] = True
 
 
 @dataclass(frozen=True)
@@ -149,20 +156,20 @@ def closed(nodes: Nodes, contour: Contour, mesh: Mesh) -> NDArray[np.bool_]:
     fields = contour.fields if contour.delta > 0 else np.negative(contour.fields)
     centres = lowest_within(nodes, fields, mesh, contour.search) if contour.search else nodes
     result = np.zeros(len(nodes), dtype=bool)
-    for row in np.unique(centres.row):
-        here = np.flatnonzero(centres.row == row)
-        some = Nodes(centres.index[here], centres.row[here], centres.column[here])
-        result[here] = _closed_in_row(
-            some, int(row), fields, abs(contour.delta), contour.distance, mesh
-        )
+    for row in np.unique(centres.row).tolist():
+        every = np.flatnonzero(centres.row == row)
+        disc = _disc(mesh, row, contour.distance)
+        count = max(1, _PATCH_POINTS // (disc.rows.size * disc.offsets.size))
+        for here in np.split(every, range(count, every.size, count)):
+            some = Nodes(centres.index[here], centres.row[here], centres.column[here])
+            result[here] = _closed_on_disc(some, disc, fields, abs(contour.delta), mesh)
     return result
 
 
-def _closed_in_row(
-    nodes: Nodes, row: int, fields: Fields, delta: float, distance: float, mesh: Mesh
+def _closed_on_disc(
+    nodes: Nodes, disc: _Disc, fields: Fields, delta: float, mesh: Mesh
 ) -> NDArray[np.bool_]:
-    """Flood fill from all nodes of one row at once, in patches that hold the whole disc."""
-    disc = _disc(mesh, row, distance)
+    """Flood fill from nodes of one row at once, in patches that hold the whole disc."""
     columns = (nodes.column[:, None] + disc.offsets) % mesh.shape[1]
     patch = fields[nodes.index[:, None, None], disc.rows[None, :, None], columns[:, None, :]]
     rise = patch - nodes.of(fields)[:, None, None]
@@ -172,23 +179,47 @@ def _closed_in_row(
         beside = (reach >= 0) & (reach < mesh.shape[1])
     inside = disc.inside(nodes.column) & beside[:, None, :]
     open_ground = ~(rise >= delta) & inside
-    flooded = np.zeros_like(open_ground)
-    flooded[:, disc.centre_row, disc.centre_column] = True
     links = _Links(columns, beside, mesh)
-    while True:
-        grown = flooded | (links.neighbours(flooded) & open_ground)
-        if (grown == flooded).all():
-            break
-        flooded = grown
+    centre = (disc.centre_row, disc.centre_column)
+    fill = _flooded if mesh.periodic else _flooded_by_steps
+    flooded = fill(open_ground, centre, links)
     escapes = links.neighbours(flooded) & ~inside & beside[:, None, :]
     return np.asarray(~escapes.any(axis=(1, 2)))
+
+
+def _flooded(
+    ground: NDArray[np.bool_], centre: tuple[int, int], links: _Links
+) -> NDArray[np.bool_]:
+    """Points of `ground` (patch, row, column) connected to the centre of their patch."""
+    labels, count = label(ground, structure=_CROSS)
+    if links.wraps:
+        west, east = labels[:, :, 0].ravel(), labels[:, :, -1].ravel()
+        both = (west > 0) & (east > 0)
+        seams = coo_array(
+            (np.ones(both.sum(), bool), (west[both], east[both])), shape=(count + 1, count + 1)
+        )
+        labels = connected_components(seams, directed=False)[1][labels]
+    return np.asarray(ground & (labels == labels[:, centre[0], centre[1], None, None]))
+
+
+def _flooded_by_steps(
+    ground: NDArray[np.bool_], centre: tuple[int, int], links: _Links
+) -> NDArray[np.bool_]:
+    """The same where links are one-way, as at the ends of a limited area."""
+    flooded = np.zeros_like(ground)
+    flooded[:, centre[0], centre[1]] = True
+    while True:
+        grown = flooded | (links.neighbours(flooded) & ground)
+        if (grown == flooded).all():
+            return flooded
+        flooded = grown
 
 
 class _Links:
     """Which points of the patches are neighbours; patches of whole circles wrap around."""
 
     def __init__(self, columns: NDArray[np.intp], beside: NDArray[np.bool_], mesh: Mesh) -> None:
-        self._wraps = mesh.periodic and columns.shape[1] == mesh.shape[1]
+        self.wraps = mesh.periodic and columns.shape[1] == mesh.shape[1]
         ends = (columns == 0) | (columns == mesh.shape[1] - 1)
         self._sideways = beside if mesh.periodic else beside & ~ends
 
@@ -200,7 +231,7 @@ class _Links:
         starts = points & self._sideways[:, None, :]
         found[:, :, 1:] |= starts[:, :, :-1]
         found[:, :, :-1] |= starts[:, :, 1:]
-        if self._wraps:
+        if self.wraps:
             found[:, :, 0] |= starts[:, :, -1]
             found[:, :, -1] |= starts[:, :, 0]
         return found
