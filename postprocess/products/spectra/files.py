@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Literal
 
 import numpy as np
@@ -13,8 +12,6 @@ from mosaic_core.contract.errors import DataError, InputError
 from postprocess.products.grids import RegularGrid, read_grid, without_repeated_meridian
 from postprocess.products.spectra.energy import Operator, kinetic_energy, operator
 from postprocess.products.spectra.guard import require_row_order
-
-log = logging.getLogger(__name__)
 
 RowOrder = Literal["labels", "north-south", "south-north"]
 
@@ -48,11 +45,10 @@ def wind_spectra(
     fields = [_eastward(array.transpose(*others, *horizontal), grid) for array in (u, v)]
     _require_finite(fields, (u_name, v_name), where)
     op = _operator(grid, lmax, row_order)
+    energies = kinetic_energy(op, *fields)
     if row_order == "labels":
-        shape = (-1, op.rings, op.longitudes)
-        guard = op if op.lmax >= 31 or lmax is None else _operator(grid, None, row_order)
-        require_row_order(guard, fields[0].reshape(shape), fields[1].reshape(shape), where)
-    return _dataset(kinetic_energy(op, *fields), u, others, (u_name, v_name))
+        require_row_order(op, (fields[0], fields[1]), energies, where)
+    return _dataset(energies, u, others, (u_name, v_name))
 
 
 def _wind(dataset: xr.Dataset, name: str, where: str) -> xr.DataArray:

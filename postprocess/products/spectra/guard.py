@@ -25,22 +25,25 @@ def divergent_share(
 
 
 def require_row_order(
-    op: Operator, u: NDArray[np.floating], v: NDArray[np.floating], where: str
+    op: Operator,
+    wind: tuple[NDArray[np.floating], NDArray[np.floating]],
+    energies: tuple[NDArray[np.floating], NDArray[np.floating]],
+    where: str,
 ) -> None:
     """DataError when the winds make sense only upside down.
 
-    `u`, `v` are (fields, latitude, longitude) in the order of the operator. Raised where most
-    fields are implausibly divergent as labelled and plausible with the rows reversed; patterns
-    of a few degrees only (analytic test fields) are let through.
+    `wind` is (u, v), (..., latitude, longitude) in the order of the operator, `energies` what
+    `kinetic_energy` gave for it. Raised where most fields are implausibly divergent as labelled
+    and plausible with the rows reversed; patterns of a few degrees only (analytic test fields) are
+    let through.
     """
-    rotational, divergent = kinetic_energy(op, u, v)
+    rotational, divergent = (energy.reshape(-1, op.lmax + 1) for energy in energies)
     as_labelled = divergent_share(rotational, divergent)
     suspicious = (as_labelled > PLAUSIBLE_SHARE) & _is_weather(rotational + divergent)
-    if not suspicious.any():
+    if 2 * np.count_nonzero(suspicious) <= as_labelled.size:
         return
-    reversed_share = divergent_share(
-        *kinetic_energy(op, u[suspicious, ::-1].copy(), v[suspicious, ::-1].copy())
-    )
+    u, v = (part.reshape(-1, op.rings, op.longitudes)[suspicious, ::-1].copy() for part in wind)
+    reversed_share = divergent_share(*kinetic_energy(op, u, v))
     upside_down = reversed_share < PLAUSIBLE_SHARE
     if 2 * np.count_nonzero(upside_down) > as_labelled.size:
         raise DataError(
