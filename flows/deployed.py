@@ -39,6 +39,7 @@ from flows.status_text import latency_markdown, matrix_markdown
 from flows.tasks import (
     PrefectReporter,
     as_task,
+    keep_to_the_story,
     name_run,
     post_markdown,
     quieten_console,
@@ -144,6 +145,7 @@ def shown_cycle(
     run: Callable[..., Any] = as_task,
 ) -> Outcome:
     """forecast_cycle inside a Prefect run: stages are tasks, results are on the run's page."""
+    keep_to_the_story()
     name_run(run_name(cycle), (cycle_tag(cycle), f"variant:{settings.variant}"))
     outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run)
     for exhibit in exhibits_of(outcome, settings):
@@ -161,10 +163,10 @@ def run_in_prefect(
 
     @flow(name="forecast", flow_run_name=run_name(cycle), persist_result=False)
     def here(cycle: str, variant: str, members: int, lead_hours: int) -> Outcome:  # noqa: ARG001
+        if echo is not None:
+            quieten_console()
         return shown_cycle(Cycle.parse(cycle), settings, echo)
 
-    if echo is not None:
-        quieten_console()
     with temporary_settings({PREFECT_API_URL: address}):
         outcome = here(cycle.label, settings.variant, settings.members, settings.lead_hours)
         APILogHandler().flush()

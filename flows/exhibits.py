@@ -15,7 +15,7 @@ from postprocess.manifest import Manifest
 from postprocess.objects.root import open_root
 from postprocess.publish import published_cycle
 
-PICTURE_WIDTH_PIXELS = 900
+PICTURE_WIDTHS = (900, 720, 540, 360)
 PICTURE_LIMIT_BYTES = 140_000  # a third more as base64; the row stays under 200 kB
 BAR_CHARACTERS = 32
 
@@ -106,11 +106,14 @@ def picture(name: str, content: bytes) -> str:
 
 
 def _smaller(content: bytes) -> bytes:
-    """The picture with a palette of 128 colours and at most PICTURE_WIDTH_PIXELS wide."""
+    """The picture with a palette of 128 colours, as wide as the limit of a row allows."""
     from PIL import Image  # comes with matplotlib
 
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    image.thumbnail((PICTURE_WIDTH_PIXELS, PICTURE_WIDTH_PIXELS))
-    out = io.BytesIO()
-    image.quantize(128).save(out, format="PNG", optimize=True)
+    for width in PICTURE_WIDTHS:
+        image.thumbnail((width, width))
+        out = io.BytesIO()
+        image.quantize(128).save(out, format="PNG", optimize=True)
+        if out.tell() <= PICTURE_LIMIT_BYTES:
+            break
     return out.getvalue()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Crashed
+from prefect.states import Crashed, Pending
 
 from flows.locks import is_worked_on
 from flows.progress import Reporter
@@ -22,8 +22,11 @@ from mosaic_core.contract.errors import ModelError
 
 POLL_SECONDS = 2.0
 NO_WORKER_SECONDS = 300.0
+NO_START_SECONDS = 300.0
+"""From a worker's claim to a process that says it runs: 4 to 10 s, a minute under load."""
+
 SILENCE_SECONDS = 60.0
-"""A run that a worker has claimed takes its lock within seconds; after this long it is dead."""
+"""A run that says it runs takes its lock within a second; after this long it is dead."""
 
 BACKFILL_QUEUE = "backfill"
 ROLLOUT_LOCKS = "rollout"
@@ -97,16 +100,17 @@ def _finished(
     client: SyncPrefectClient, run: UUID, cycle: Cycle, settings: Settings, report: Reporter
 ) -> FlowRun:
     """Wait for a run to end. Says so when no worker takes it, ends it when its machine died."""
-    waits, silence = _Patience(NO_WORKER_SECONDS), _Patience(SILENCE_SECONDS)
+    waits, starts = _Patience(NO_WORKER_SECONDS), _Patience(NO_START_SECONDS)
+    silence = _Patience(SILENCE_SECONDS)
     while True:
         found = client.read_flow_run(run)
         if ended(found):
             return found
-        is_claimed = found.state is not None and not found.state.is_scheduled()
-        if waits.is_over(not is_claimed):
+        state = found.state or Pending()
+        if waits.is_over(state.is_scheduled()):
             report.say(f"no GPU worker has taken {found.name}: mosaic-ops workers")
-        is_silent = is_claimed and not is_worked_on(cycle, settings.locks / ROLLOUT_LOCKS)
-        if silence.is_over(is_silent):
+        is_silent = not is_worked_on(cycle, settings.locks / ROLLOUT_LOCKS)
+        if starts.is_over(state.is_pending()) or silence.is_over(state.is_running() and is_silent):
             dead: State[None] = Crashed(message="no process holds the lock of its rollout")
             client.set_flow_run_state(run, dead, force=True)
         time.sleep(POLL_SECONDS)

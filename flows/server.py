@@ -22,6 +22,8 @@ QUIET = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # The newer interface calls an outside host from the browser even with analytics off.
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    # The page asks the server it came from: the default names port 4200 of the browser's machine.
+    "PREFECT_SERVER_UI_API_URL": "/api",
     "PREFECT_CLI_PROMPT": "false",
 }
 

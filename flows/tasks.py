@@ -211,10 +211,20 @@ def tolerant(what: str) -> Iterator[SyncPrefectClient]:
 
 def quieten_console() -> None:
     """Leave the terminal to our own reporter; Prefect's run logs still go to the server."""
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+    for name in (None, "prefect"):  # run logs reach the terminal through the root logger
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, PrefectConsoleHandler):
                 handler.setLevel(logging.WARNING)
+
+
+def _tells_a_fact(record: logging.LogRecord) -> bool:
+    """False for the line that Prefect adds after a task that went well: the stage's says more."""
+    return record.levelno > logging.INFO or not str(record.msg).startswith("Finished in state")
+
+
+def keep_to_the_story() -> None:
+    """One line per fact in the log of a run."""
+    logging.getLogger("prefect.task_runs").addFilter(_tells_a_fact)
 
 
 def _run_log(fact: str) -> None:

@@ -243,7 +243,7 @@ def installation() -> Iterator[FourDays]:
             folder,
             TOY_CLOCK=str(folder / "clock"),
             TOY_STEP_SECONDS="0.5",
-            TOY_SILENCE_SECONDS="10",
+            TOY_SILENCE_SECONDS="20",
             MOSAIC_OPS_DEADLINE_HOURS="60",  # the toy's seconds
             MOSAIC_OPS_CATCHUP_HOURS="48",
         )
@@ -276,14 +276,20 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=CYCLES)
     count = parser.parse_args().cycles
     with installation() as days:
-        days.days(count)
-        alerts = sorted(path.stem for path in days.settings.alerts.glob("*.json"))
+        try:
+            days.days(count)
+        finally:
+            report(days)
+
+
+def report(days: FourDays) -> None:
+    """What was seen so far, printed and written."""
+    alerts = sorted(path.stem for path in days.settings.alerts.glob("*.json"))
     print("alerts:", ", ".join(alerts) or "none")
     once = sum(row["published"] == 1 for row in days.rows)
     print(f"{once} of {len(days.rows)} cycles published exactly once")
-    RESULTS.write_text(
-        json.dumps({**machine(), "cycles": days.rows, "alerts": alerts}, indent=1) + "\n"
-    )
+    found = {**machine(), "cycles": days.rows, "alerts": alerts}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from prefect.states import Scheduled
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import toy_stages
@@ -25,7 +28,14 @@ def simulated_now() -> dt.datetime:
     return dt.datetime.fromisoformat(Path(path).read_text().strip())
 
 
+def in_real_time(scheduled_time: dt.datetime) -> Any:
+    """Prefect's own clock is the real one: a start on the simulated clock, moved to it."""
+    wait = scheduled_time - simulated_now()
+    return Scheduled(scheduled_time=dt.datetime.now(dt.UTC) + wait)
+
+
 deployed.now = simulated_now
+import_module("flows.runs").Scheduled = in_real_time
 gpu_stage = import_module("flows.gpu_stage")
 gpu_stage.POLL_SECONDS = 0.3
 gpu_stage.SILENCE_SECONDS = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))

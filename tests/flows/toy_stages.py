@@ -75,8 +75,9 @@ def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Pa
         if fault:
             raise DataError(fault, where=f"cycle {cycle}", remedy="look at the file")
         path = settings.downloads / cycle.id / "manifest.json"
-        write_json_atomic(path, {"cycle": cycle.id})
-        note(settings, f"fetch {cycle.id}")
+        if not path.exists():
+            write_json_atomic(path, {"cycle": cycle.id})
+            note(settings, f"fetch {cycle.id}")
     return path
 
 
