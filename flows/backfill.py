@@ -237,7 +237,7 @@ def _client(address: str):  # type: ignore[no-untyped-def] # distributed is opti
             "the Dask client for clusters is not installed", remedy="pip install distributed"
         ) from None
     try:
-        return Client(address, timeout="20s")
+        return Client(address, timeout="10s")
     except OSError as error:
         raise InputError(
             f"no Dask scheduler answers: {error}", where=address, remedy="check the address"

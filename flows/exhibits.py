@@ -44,10 +44,8 @@ def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
     for record in manifest.objects:
         name = PurePosixPath(record.key)
         if name.suffix == ".png":
-            content = root.read(f"{manifest.path}/{record.key}")
-            yield Exhibit(
-                key_of(name.stem), f"{name.stem} {outcome.cycle}", picture(name.stem, content)
-            )
+            title, content = name.stem.replace("_", " "), root.read(f"{manifest.path}/{record.key}")
+            yield Exhibit(key_of(name.stem), f"{title} {outcome.cycle}", picture(title, content))
 
 
 def key_of(name: str) -> str:
