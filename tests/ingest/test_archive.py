@@ -237,6 +237,7 @@ for hours in range(6, 6 * 40, 6):
 """
 
 
+@pytest.mark.e2e
 def test_killed_at_any_moment_readers_see_whole_times_only(filled: Path, cycle: Cycle) -> None:
     """SIGKILL during appends, ten times over; then the same appends go on."""
     script = KILLED.format(tests=str(Path(__file__).parent), archive=str(filled))
@@ -286,6 +287,7 @@ def test_a_reader_during_appends_never_sees_half_a_time(filled: Path, cycle: Cyc
     assert faults == []
 
 
+@pytest.mark.e2e
 def test_two_writers_lose_nothing(archive: Path, cycle: Cycle) -> None:
     """Two processes append interleaved times to an archive that is not there yet."""
     script = """

@@ -114,6 +114,7 @@ def test_half_moved_values_are_refused_until_the_next_writer(
     )
 
 
+@pytest.mark.e2e
 def test_killed_corrections_leave_the_old_or_the_new(archive: Path, cycle: Cycle) -> None:
     script = f"""
 import sys

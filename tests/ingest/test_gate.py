@@ -141,7 +141,11 @@ def test_a_jump_from_the_analysis_before_is_refused(
     assert {f.check for f in verdict.of(Outcome.REFUSE)} == {"change"}
 
 
-@pytest.mark.parametrize("week", range(53))
+# Every sixth week here; the weeks between belong to the long tests.
+WEEKS = [week if week % 6 == 0 else pytest.param(week, marks=pytest.mark.e2e) for week in range(53)]
+
+
+@pytest.mark.parametrize("week", WEEKS)
 def test_no_alarm_over_the_made_up_year(
     week: int, made_up_air: Atmosphere, reference: Reference
 ) -> None:
