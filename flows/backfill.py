@@ -10,6 +10,8 @@ import datetime as dt
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from flows import stages
 from flows.forecast import forecast_cycle
@@ -229,15 +231,16 @@ def _computed(
         return gathered
 
 
-def _client(address: str):  # type: ignore[no-untyped-def] # distributed is optional
+def _client(address: str) -> Any:
+    """A client of the cluster's scheduler; InputError when there is none."""
     try:
-        from distributed import Client
+        cluster: Any = import_module("distributed")
     except ImportError:
         raise InputError(
             "the Dask client for clusters is not installed", remedy="pip install distributed"
         ) from None
     try:
-        return Client(address, timeout="10s")
+        return cluster.Client(address, timeout="10s")
     except OSError as error:
         raise InputError(
             f"no Dask scheduler answers: {error}", where=address, remedy="check the address"
