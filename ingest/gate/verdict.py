@@ -27,13 +27,15 @@ _SEVERITY = (Outcome.UNCHECKED, Outcome.PASS, Outcome.WARN, Outcome.REFUSE)
 class Finding:
     """A measured `value` of `check` on `subject`, the `limit` beyond which it is refused.
 
-    `reason` says why the limit stands where it does; for UNCHECKED, what was missing.
+    `share` places the value: a half at the warning, 1 at the refusal. `reason` says why the limit
+    stands where it does; for UNCHECKED, what was missing.
     """
 
     check: str
     subject: str
     value: float
     limit: float
+    share: float
     outcome: Outcome
     reason: str
 
@@ -51,7 +53,13 @@ class Limits:
 
     def judge(self, check: str, subject: str, value: float) -> Finding:
         """The finding for a measured value; NaN is refused."""
-        return Finding(check, subject, value, self.refuse, self._outcome(value), self.reason)
+        share, outcome = self._share(value), self._outcome(value)
+        return Finding(check, subject, value, self.refuse, share, outcome, self.reason)
+
+    def _share(self, value: float) -> float:
+        if self.warn == self.refuse:
+            return value / self.refuse
+        return 0.5 + 0.5 * (value - self.warn) / (self.refuse - self.warn)
 
     def _outcome(self, value: float) -> Outcome:
         sign = 1.0 if self.refuse >= self.warn else -1.0
@@ -62,7 +70,8 @@ class Limits:
 
 def unchecked(check: str, reason: str) -> Finding:
     """The finding of a check that could not be made."""
-    return Finding(check, "", float("nan"), float("nan"), Outcome.UNCHECKED, reason)
+    unknown = float("nan")
+    return Finding(check, "", unknown, unknown, unknown, Outcome.UNCHECKED, reason)
 
 
 @dataclass(frozen=True)
@@ -131,13 +140,12 @@ def _and_others(count: int) -> str:
 
 
 def _nearness(finding: Finding) -> tuple[int, float]:
-    ratio = abs(finding.value / finding.limit) if finding.limit else abs(finding.value)
-    return _SEVERITY.index(finding.outcome), ratio
+    return _SEVERITY.index(finding.outcome), finding.share
 
 
 def _rounded(finding: Finding) -> dict[str, Any]:
     record = asdict(finding) | {"outcome": finding.outcome.value}
-    for name in ("value", "limit"):
+    for name in ("value", "limit", "share"):
         number = float(f"{record[name]:.4g}")
         record[name] = number if number == number else None
     return record

@@ -297,6 +297,11 @@ def test_a_bundle_that_cannot_be_used_is_named(damage: str, tmp_path: Path) -> N
 def test_the_worst_of_each_check_is_shown(now: Planes, reference: Reference) -> None:
     shown = judge(now, reference=reference).worst_by_check()
     assert len({f.check for f in shown}) == len(shown)
+    everything = judge(now, reference=reference).findings
+    for check, worst in (("geostrophic", min), ("hydrostatic", max), ("omega by continuity", min)):
+        values = [f.value for f in everything if f.check == check]
+        (found,) = (f for f in shown if f.check == check)
+        assert found.value == worst(values) or check == "hydrostatic"
     assert Verdict(()).outcome is Outcome.PASS
 
 
