@@ -1,7 +1,7 @@
 """Flip single bits of a published run: the check names the object, a reader never gets a wrong
 number.
 
-MOSAIC_OPS_TEST_FLIPS sets how many (default 40; the campaign is 500).
+MOSAIC_OPS_TEST_FLIPS sets how many (default 15; the campaign is 500).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from postprocess.read import open_published
 from postprocess.store import ForecastWriter
 from postprocess.verify import verify_store
 
-FLIPS = int(os.environ.get("MOSAIC_OPS_TEST_FLIPS", "40"))
+FLIPS = int(os.environ.get("MOSAIC_OPS_TEST_FLIPS", "15"))
 CYCLE = Cycle.parse("2026-11-23T00Z")
 
 

@@ -24,7 +24,7 @@ from postprocess.objects.root import IMMUTABLE, MUTABLE, open_root
 from postprocess.publish import publish, published_cycle, read_pointer
 from postprocess.store import ForecastWriter
 
-KILLS = int(os.environ.get("MOSAIC_OPS_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("MOSAIC_OPS_TEST_KILLS", "2"))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from postprocess.store import ForecastWriter
 
 CYCLE = Cycle.parse("2020-01-01T00Z")
 NUMBERS = (0, 1, 2)
-STEPS = 2
+STEPS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Published:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """An old cycle of three members and two steps; the forecast itself is pruned away."""
+    """An old cycle of three members and one step; the forecast itself is pruned away."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("recipe")
     weights, staged, root = folder / "weights", folder / "staged", str(folder / "root")

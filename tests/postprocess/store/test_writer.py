@@ -24,7 +24,7 @@ from mosaic_core.contract.schema import FORECAST
 from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.store import ForecastWriter
 
-KILLS = int(os.environ.get("MOSAIC_OPS_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("MOSAIC_OPS_TEST_KILLS", "2"))
 
 
 def write(path: Path, rounding: str = "default", **options: int) -> ForecastWriter:
