@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from ingest.sources import ECMWF_MIRRORS
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
 
@@ -93,6 +94,18 @@ class Settings(BaseModel):
         if name not in VARIANTS:
             raise ValueError(f"unknown variant {name!r}, choose one of {', '.join(VARIANTS)}")
         return name
+
+    @field_validator("mirrors")
+    @classmethod
+    def _known_mirrors(cls, mirrors: tuple[str, ...]) -> tuple[str, ...]:
+        known = {source.name for source in ECMWF_MIRRORS}
+        unknown = [text for text in mirrors if "=" not in text and text not in known]
+        if unknown:
+            raise ValueError(
+                f"unknown mirrors {', '.join(unknown)}: choose from {', '.join(sorted(known))}, "
+                "or give NAME=ADDRESS"
+            )
+        return mirrors
 
     @model_validator(mode="after")
     def _whole_steps(self) -> Settings:

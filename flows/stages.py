@@ -15,15 +15,13 @@ from flows.ensemble import run_ensemble
 from flows.progress import Advance, Reporter
 from flows.receipts import recorded
 from flows.settings import Settings
-from ingest.admission import admit
-from ingest.analysis import build_analysis
+from ingest.admission import admit_fetched
 from ingest.archive import archived_times
 from ingest.fetch import MANIFEST, fetch_analysis, verified_manifest, wait_until_ready
 from ingest.gate.reference import Reference
 from ingest.gate.verdict import Outcome, told
 from ingest.initial_state import initial_state as collect_history
 from ingest.sources import Source, source_named
-from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError
 from postprocess.product_store import write_product
@@ -65,7 +63,11 @@ def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
         mirrors = {mirror(name): name for name in settings.mirrors}
         deadline = cycle.datetime + dt.timedelta(hours=settings.deadline_hours)
         ready = wait_until_ready(
-            cycle, list(mirrors), deadline=deadline, poll_seconds=settings.poll_seconds
+            cycle,
+            list(mirrors),
+            deadline=deadline,
+            poll_seconds=settings.poll_seconds,
+            sightings=settings.data_root / "sightings.json",
         )
         return mirrors[ready]
 
@@ -93,10 +95,8 @@ def archive(cycle: Cycle, folder: Path, settings: Settings, report: Reporter) ->
     """
     title = f"regridding {cycle} to 1.5 degrees, checking it"
     with _recorded("archive", cycle, settings, report, title):
-        manifest = FetchManifest.read(folder / MANIFEST)
         try:
-            analysis = build_analysis(manifest, folder)
-            store, verdict = admit(settings.archive, analysis, reference(settings))
+            store, verdict = admit_fetched(folder, settings.archive, reference(settings))
         except DataError:
             (folder / MANIFEST).unlink()
             raise

@@ -46,7 +46,7 @@ class Reference:
                 raise ModelError(
                     f"{name} has shape {shape}, expected {expected}",
                     where=str(bundle),
-                    remedy="fetch the weights again",
+                    remedy="`mosaic-ops weights fetch hres`, or name their folder: weights_dir",
                 )
         return cls(stats[0], stats[1], static[:, :, 0].T, static[:, :, 1].T)
 
@@ -59,7 +59,7 @@ def _arrays(path: Path, names: tuple[str, ...]) -> tuple[NDArray[np.float64], ..
         raise ModelError(
             f"cannot read {', '.join(names)} ({type(error).__name__}: {error})",
             where=str(path),
-            remedy="fetch the weights again",
+            remedy="`mosaic-ops weights fetch hres`, or name their folder: weights_dir",
         ) from None
 
 
