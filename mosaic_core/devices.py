@@ -12,16 +12,27 @@ import torch
 import xarray as xr
 
 from mosaic_core.contract.artifacts import ForecastStep
-from mosaic_core.contract.errors import InputError
+from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.model.fast import FastEngine
 from mosaic_core.model.fast_output import PinnedRing
 from mosaic_core.model.mosaic import Mosaic
+from mosaic_core.model.placement import placement
 from mosaic_core.rollout import forecast
 
 
 def visible_gpus() -> list[torch.device]:
     """Every CUDA GPU that this process may use."""
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def devices_named(name: str) -> list[torch.device]:
+    """Where 'auto', 'cpu', 'cuda' or 'cuda:N' runs: without a number, every GPU of the kind of
+    the first, because the same bits come from the same kind only."""
+    first, _ = placement(name)
+    if first.type != "cuda" or ":" in str(first):
+        return [first]
+    kind = torch.cuda.get_device_name(0)
+    return [gpu for gpu in visible_gpus() if torch.cuda.get_device_name(gpu) == kind]
 
 
 def forecast_on(
@@ -31,6 +42,7 @@ def forecast_on(
     *,
     numbers: Sequence[int],
     steps: int,
+    refuse_faults: bool = True,
 ) -> Iterator[ForecastStep]:
     """As `rollout.forecast`, every engine with its share of the members and a thread of its own.
 
@@ -39,12 +51,24 @@ def forecast_on(
     """
     if not engines:
         raise InputError("no GPU to run on", remedy="use the device cpu")
+    if len({engine.batch_size for engine in engines}) > 1:
+        raise ModelError(
+            f"the GPUs fit batches of {[engine.batch_size for engine in engines]} members: a "
+            "member would not have the same bits on each",
+            remedy="free their memory, or give --batch-size",
+        )
     for engine in engines:  # one after the other: compilation is not made for threads
         engine.prepare()
     shares = [list(part) for part in np.array_split(np.asarray(numbers), len(engines)) if len(part)]
     streams = [
         forecast(
-            model, initial_state, numbers=share, steps=steps, engine=engine, to_host=PinnedRing()
+            model,
+            initial_state,
+            numbers=share,
+            steps=steps,
+            engine=engine,
+            to_host=PinnedRing(),
+            refuse_faults=refuse_faults,
         )
         for engine, share in zip(engines, shares, strict=False)
     ]

@@ -12,9 +12,9 @@ import torch
 import xarray as xr
 
 from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.devices import devices_named, forecast_on
 from mosaic_core.model.checkpoint import load_model
 from mosaic_core.model.fast import FastEngine, accelerated
-from mosaic_core.model.fast_output import PinnedRing
 from mosaic_core.model.mosaic import Mosaic, Provenance
 from mosaic_core.model.placement import placement
 from mosaic_core.rollout import forecast
@@ -22,27 +22,30 @@ from mosaic_core.rollout import forecast
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A loaded model and what computes its steps; `engine` None means the network itself."""
+    """A loaded model and what computes its steps: one fast engine for each GPU, or, without any,
+    the network itself."""
 
     model: Mosaic
-    engine: FastEngine | None
+    engines: tuple[FastEngine, ...]
     batch_size: int
 
     @classmethod
     def load(
         cls, weights: Path, variant: str, *, device: str = "auto", batch_size: int | None = None
     ) -> Forecaster:
-        """The model of a bundle on `device` (auto, cpu, cuda, cuda:N).
+        """The model of a bundle on `device` (auto, cpu, cuda, cuda:N); without a number, members
+        are split over all GPUs of one kind.
 
         `batch_size` members are computed at once: on a GPU by default as many as pay and fit,
         on a CPU one. ModelError for unusable weights, device or memory.
         """
         place, dtype = placement(device)
         model = load_model(weights, variant)
-        engine = accelerated(model, place, batch_size=batch_size)
-        if engine is None:
+        made = [accelerated(model, gpu, batch_size=batch_size) for gpu in devices_named(device)]
+        engines = tuple(engine for engine in made if engine is not None)
+        if not engines:
             model = model.to(device=place, dtype=dtype)
-        return cls(model, engine, engine.batch_size if engine else batch_size or 1)
+        return cls(model, engines, engines[0].batch_size if engines else batch_size or 1)
 
     @property
     def provenance(self) -> Provenance:
@@ -59,12 +62,13 @@ class Forecaster:
     @property
     def precision(self) -> str:
         """Type of the arithmetic: float32, float16."""
-        return str(self.engine.dtype if self.engine else self.model.dtype).removeprefix("torch.")
+        runner = self.engines[0] if self.engines else self.model
+        return str(runner.dtype).removeprefix("torch.")
 
     @property
     def device_name(self) -> str:
         """The kind of device: the same bits come from the same kind only."""
-        device = self.engine.device if self.engine else self.model.device
+        device = (self.engines[0] if self.engines else self.model).device
         return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     def forecast(
@@ -74,13 +78,20 @@ class Forecaster:
 
         Values that are not finite are logged and passed on: the health of members is a product.
         """
+        if self.engines:
+            return forecast_on(
+                self.engines,
+                self.model,
+                initial_state,
+                numbers=numbers,
+                steps=steps,
+                refuse_faults=False,
+            )
         return forecast(
             self.model,
             initial_state,
             numbers=numbers,
             steps=steps,
             batch_size=self.batch_size,
-            engine=self.engine,
-            to_host=PinnedRing() if self.engine else None,
             refuse_faults=False,
         )

@@ -61,7 +61,7 @@ def table(report: BenchReport) -> str:
         "members x steps": f"{report.members} x {report.steps}, {report.batch_size} at a time",
         "ms per member-step": report.ms_per_member_step,
         "TFLOP/s": f"{report.tflops:.4g}",
-        "of a matrix product": f"{report.share_of_matmul:.0%} of {report.matmul_tflops:.4g} TFLOP/s",
+        "share of a matmul": f"{report.share_of_matmul:.0%} of {report.matmul_tflops:.4g} TFLOP/s",
         "first step (s)": f"{report.first_step_seconds}, again {report.again_seconds}",
         "whole rollout (s)": report.rollout_seconds,
         "peak memory (GiB)": report.peak_memory_gib,

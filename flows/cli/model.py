@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.cli.bench import bench
 from flows.settings import load_settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def parity(case: Path, device: str, dtype: str) -> None:
 
     report = run_parity(case, device=device, dtype=dtype)
     click.echo(json.dumps(report.as_json()))
+
+
+model.add_command(bench)
 
 
 @click.group()

@@ -32,7 +32,7 @@ from mosaic_core.model.mosaic import Mosaic
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BATCH = 4  # members; twice as many gain half a percent and cost 1.7 GiB
+DEFAULT_BATCH = 2  # members; twice as many gain half a percent and cost a GiB
 MINIMUM_CAPABILITY = (8, 0)  # 16-bit matrix products with asynchronous copies
 WARM_UP_STEPS = 2  # the first compiles kernels, the second settles the allocator
 

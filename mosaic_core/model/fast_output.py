@@ -64,5 +64,8 @@ class PinnedRing:
     def _free_slot(self, fields: Tensor, finite: Tensor) -> _Slot:
         if len(self._slots) == SLOTS:
             return self._slots.popleft()
-        pinned = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (fields, finite)]
-        return _Slot(*pinned, torch.cuda.Event())
+        return _Slot(_pinned(fields), _pinned(finite), torch.cuda.Event())
+
+
+def _pinned(like: Tensor) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)

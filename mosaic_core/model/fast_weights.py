@@ -7,17 +7,18 @@ Widths are padded to whole cache lines with zero rows, so that matrix products a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosaic_core.attention.kernels.feedforward import interleave
 from mosaic_core.attention.kernels.interpolation import fold_keys
 from mosaic_core.model.config import LevelConfig
-from mosaic_core.model.layers import Interpolation
+from mosaic_core.model.layers import Downsample, Interpolation, Upsample
 from mosaic_core.model.mesh import Geometry, Neighbors
 from mosaic_core.model.mosaic import Mosaic
-from mosaic_core.model.transformer import Block
+from mosaic_core.model.transformer import Block, Stage
 
 LINE = 64  # elements; 128 bytes in a 16-bit type
 
@@ -67,7 +68,7 @@ class FastWeights:
     """Everything constant. `noise` (all hidden widths, noise_dim) is float32: the biases of all
     blocks from the standard normal vector in one product."""
 
-    preprocess: tuple[Tensor, Tensor]
+    preprocess: tuple[Tensor, ...]
     to_healpix: InterpolationWeights
     encoders: tuple[LevelWeights, ...]
     downs: tuple[Change, ...]
@@ -75,7 +76,7 @@ class FastWeights:
     ups: tuple[Change, ...]
     decoders: tuple[LevelWeights, ...]
     to_grid: InterpolationWeights
-    postprocess: tuple[Tensor, Tensor]
+    postprocess: tuple[Tensor, ...]
     noise: Tensor
 
 
@@ -92,7 +93,7 @@ class _Builder:
         """The tensors one below another, padded to a multiple of LINE rows."""
         merged = torch.cat([part.detach() for part in rows])
         missing = -len(merged) % LINE
-        padded = torch.nn.functional.pad(merged, (0, 0, 0, missing)) if len(rows) > 1 else merged
+        padded = nn.functional.pad(merged, (0, 0, 0, missing)) if len(rows) > 1 else merged
         return padded.to(self.device, self.dtype).contiguous()
 
     def block(self, block: Block) -> BlockWeights:
@@ -112,12 +113,13 @@ class _Builder:
             bias=slice(start, start + len(self.biases[-1])),
         )
 
-    def level(self, stage: torch.nn.Module, level: LevelConfig, depth: int) -> LevelWeights:
+    def level(self, stage: nn.Module, level: LevelConfig, depth: int) -> LevelWeights:
         rotation = self.geometry.rotations[depth]
         tables = None
         if rotation is not None:
             tables = (rotation.cos.to(self.device), rotation.sin.to(self.device))
-        blocks = tuple(self.block(block) for block in stage.blocks)  # type: ignore[union-attr]
+        members = cast("Stage", stage).blocks
+        blocks = tuple(self.block(cast("Block", block)) for block in members)
         return LevelWeights(level, blocks, tables)
 
     def interpolation(self, layer: Interpolation, neighbors: Neighbors) -> InterpolationWeights:
@@ -131,14 +133,15 @@ class _Builder:
             directions=neighbors.directions.to(self.device, torch.float32).contiguous(),
         )
 
-    def change(self, layer: torch.nn.Module, depth: int) -> Change:
-        offsets = self.geometry.child_positions[depth]
-        weight: Tensor = layer.proj_pos.weight.detach()  # type: ignore[union-attr, assignment]
-        positions = offsets.to(weight.device, torch.float32) @ weight.float().T
-        return Change(
-            self.narrow(layer.proj_x.weight),  # type: ignore[union-attr, arg-type]
-            positions.to(self.device, self.dtype),
-        )
+    def change(self, layer: nn.Module, depth: int) -> Change:
+        projections = cast("Downsample | Upsample", layer)
+        weight = projections.proj_pos.weight.detach().float()
+        positions = self.geometry.child_positions[depth].to(weight.device) @ weight.T
+        return Change(self.narrow(projections.proj_x.weight), positions.to(self.device, self.dtype))
+
+    def sequence(self, layers: nn.Sequential, *places: int) -> tuple[Tensor, ...]:
+        """The weights of the linear maps at `places`."""
+        return tuple(self.narrow(cast("nn.Linear", layers[place]).weight) for place in places)
 
 
 @torch.no_grad()
@@ -147,7 +150,7 @@ def fast_weights(model: Mosaic, device: torch.device, dtype: torch.dtype) -> Fas
     config, geometry = model.config, model.geometry
     builder = _Builder(geometry, device, dtype)
     depths = range(len(config.stages))
-    first = torch.nn.functional.pad(model.preprocess[0].weight, (0, -config.features % LINE))
+    first, second = builder.sequence(model.preprocess, 0, 3)
     encoders = tuple(builder.level(model.encoder_stages[d], config.stages[d], d) for d in depths)
     bottleneck = builder.level(model.bottleneck, config.bottleneck, len(depths))
     upward = list(enumerate(reversed(depths)))
@@ -155,7 +158,7 @@ def fast_weights(model: Mosaic, device: torch.device, dtype: torch.dtype) -> Fas
     to_noise = model.noise_generator.to_noise.weight.double()
     noise = torch.cat(builder.biases).double() @ to_noise
     return FastWeights(
-        preprocess=(builder.narrow(first), builder.narrow(model.preprocess[3].weight)),
+        preprocess=(nn.functional.pad(first, (0, -config.features % LINE)), second),
         to_healpix=builder.interpolation(model.interp_to_hp, geometry.to_healpix),
         encoders=encoders,
         downs=tuple(builder.change(model.downsample_layers[d], d) for d in depths),
@@ -163,9 +166,6 @@ def fast_weights(model: Mosaic, device: torch.device, dtype: torch.dtype) -> Fas
         ups=tuple(builder.change(model.upsample_layers[i], d) for i, d in upward),
         decoders=decoders,
         to_grid=builder.interpolation(model.interp_to_ll, geometry.to_grid),
-        postprocess=(
-            builder.narrow(model.postprocess[1].weight),
-            builder.narrow(model.postprocess[3].weight),
-        ),
+        postprocess=builder.sequence(model.postprocess, 1, 3),
         noise=noise.to(device, torch.float32),
     )
