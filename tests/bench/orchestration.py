@@ -49,6 +49,7 @@ def deployed(days: FourDays, count: int) -> dict[str, float]:
     for place in range(count):
         cycle = FIRST.shift(240 + 6 * place)
         toy_stages.offer(days.settings, *toy_stages.history(cycle, days.settings))
+        days.set_clock(cycle, 6.75)
         asked = time.time()
         days.installed.start("forecast/live", cycle=cycle.label)
         receipt = days.settings.receipts / cycle.id / "wait.json"
