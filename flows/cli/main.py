@@ -40,7 +40,11 @@ COMMANDS = {
     "alerts": ("flows.cli.operations", "alerts", "The alerts that hold; silence one for a while."),
     "deadman": ("flows.cli.operations", "deadman", "Is anything published? Needs no server."),
     "canary": ("flows.cli.operations", "canary", "Is this machine fit to run the model?"),
-    "retention": ("flows.cli.operations", "retention", "Free a data root: downloads, staging, stores."),
+    "retention": (
+        "flows.cli.operations",
+        "retention",
+        "Free a data root: downloads, staging, stores.",
+    ),
 }
 """Command -> (module, attribute, short help). Modules load when their command is used."""
 

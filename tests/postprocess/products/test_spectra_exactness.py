@@ -62,6 +62,7 @@ def test_analytic_field_has_all_its_energy_in_its_degree_and_component(degree, o
 def band_limited():
     """A random wind with known coefficients, by ducc0: (u, v, E per degree, B per degree)."""
     import ducc0
+
     lmax = 119
     degree = np.concatenate([np.arange(m, lmax + 1) for m in range(lmax + 1)])
     order = np.concatenate([np.full(lmax + 1 - m, m) for m in range(lmax + 1)])
@@ -120,6 +121,7 @@ def test_many_fields_equal_one_at_a_time(band_limited):
 
 def test_torch_twin_runs_the_same_code(band_limited):
     import torch
+
     u, v, *_ = band_limited
     op = operator(121, 240, spin=1)
     twin = op.converted(torch.from_numpy)
@@ -146,6 +148,7 @@ def test_ncl_vorticity_and_divergence_of_a_real_wind():
 
 def test_scalar_variance_against_ducc0():
     import ducc0
+
     rng = np.random.default_rng(2)
     degree = np.concatenate([np.arange(m, 72) for m in range(72)])
     order = np.concatenate([np.full(72 - m, m) for m in range(72)])
