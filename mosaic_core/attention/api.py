@@ -6,17 +6,21 @@ The reference defines the result; `mosaic_core.attention.kernels` computes the s
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from mosaic_core.attention import reference
+from mosaic_core.attention import library, reference
 from mosaic_core.contract.errors import ModelError
 
-Implementation = Literal["auto", "reference", "triton"]
+logger = logging.getLogger(__name__)
+
+Implementation = Literal["auto", "reference", "triton", "sdpa", "flash"]
 KERNELS = "mosaic_core.attention.kernels.entry"  # has block_sparse_attention as in `reference`
 
 
@@ -60,14 +64,30 @@ def block_sparse_attention(
 
 
 def _implementation(impl: str, q: Tensor) -> Callable[..., Tensor]:
-    if impl not in ("auto", "reference", "triton"):
-        raise ModelError(f"unknown implementation {impl!r}", remedy="auto, reference or triton")
+    if impl not in get_args(Implementation):
+        raise ModelError(
+            f"unknown implementation {impl!r}",
+            remedy=f"one of {', '.join(get_args(Implementation))}",
+        )
+    if impl in ("sdpa", "flash"):
+        _announce(impl, "as asked for")
+        return partial(library.block_sparse_attention, backend=impl)
     suits = q.is_cuda and q.dtype != torch.float64 and kernels_available()
     if impl == "reference" or (impl == "auto" and not suits):
+        kind = str(q.dtype).removeprefix("torch.")
+        reason = "as asked for" if impl == "reference" else f"no kernels for {kind} on {q.device}"
+        _announce("reference", reason)
         return reference.block_sparse_attention
     if not kernels_available():
         raise ModelError("the Triton kernels are not installed", remedy="pip install triton")
+    _announce("triton", "as asked for" if impl == "triton" else "there is a GPU")
     return cast("Callable[..., Tensor]", importlib.import_module(KERNELS).block_sparse_attention)
+
+
+@cache
+def _announce(implementation: str, reason: str) -> None:
+    """Say once which implementation runs and why."""
+    logger.info("attention: %s (%s)", implementation, reason)
 
 
 def kernels_available() -> bool:
