@@ -13,10 +13,11 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import ArraySchema, DatasetSchema, variable_attributes
-from mosaic_core.contract.variables import Variable
+from mosaic_core.contract.variables import Variable, channel
 from postprocess.products.derived import Plane, planes_of
 from postprocess.products.leads import LeadSeries
 from postprocess.products.stream import SameRun, coordinate, forecast_coordinates
+from postprocess.rounding import bit_round, keep_bits
 
 DEFAULT_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 STATISTICS = ("mean", "std", "min", "max", "quantile")
@@ -94,6 +95,7 @@ class EnsembleStatistics:
     float32 and number_of_members (lead_time). Wind speeds are formed in each member first. With
     `path` every lead goes to a Zarr store there and the result is opened from it; without, the
     result is kept in memory (for short forecasts). Non-finite members make the point NaN.
+    `rounding` 'default' rounds each statistic to the bits that its channel is stored with.
     """
 
     name = "ensemble"
@@ -104,6 +106,7 @@ class EnsembleStatistics:
         quantiles: Sequence[float] = DEFAULT_QUANTILES,
         *,
         path: Path | None = None,
+        rounding: str = "none",
     ) -> None:
         unknown = sorted(set(statistics) - set(STATISTICS))
         if unknown or not all(0 <= quantile <= 1 for quantile in quantiles):
@@ -114,6 +117,7 @@ class EnsembleStatistics:
             )
         self._statistics = tuple(statistics)
         self._quantiles = tuple(quantiles)
+        self._rounding = rounding
         self._series = LeadSeries(path)
         self._run = SameRun()
         self._channels: tuple[str, ...] = ()
@@ -133,7 +137,7 @@ class EnsembleStatistics:
         return schema.validate(self._series.result(self.name), where=self.name)
 
     def _variable(self, step: ForecastStep, planes: list[Plane]) -> dict[str, xr.Variable]:
-        parts = [self._of_plane(plane.take(step.fields, step.channels)) for plane in planes]
+        parts = [self._rounded(step, plane) for plane in planes]
         variable = planes[0].variable
         return {
             f"{variable.name}_{statistic}": _stacked(
@@ -141,6 +145,16 @@ class EnsembleStatistics:
             )
             for statistic in self._statistics
         }
+
+    def _rounded(self, step: ForecastStep, plane: Plane) -> dict[str, NDArray[np.float32]]:
+        found = self._of_plane(plane.take(step.fields, step.channels))
+        bits = keep_bits(channel(plane.sources[0]), self._rounding)
+        if bits is None:
+            return found
+        found = {name: np.ascontiguousarray(values) for name, values in found.items()}
+        for values in found.values():
+            bit_round(values, bits)
+        return found
 
     def _of_plane(self, members: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Every statistic of one plane, each (..., latitude, longitude)."""

@@ -126,7 +126,7 @@ class ProductSuite:
         o = self._options
         makers: dict[str, Callable[[], StreamProduct]] = {
             "ensemble": lambda: EnsembleStatistics(
-                o.statistics, o.quantiles, path=self._folder / _PARTIAL
+                o.statistics, o.quantiles, path=self._folder / _PARTIAL, rounding=o.rounding
             ),
             "probabilities": lambda: ExceedanceProbabilities(o.events),
             "meteograms": lambda: PointSeries(o.stations, quantiles=o.quantiles),

@@ -126,3 +126,23 @@ def test_bad_input_is_named(fields):
     product.update(step(1, fields[0]))
     with pytest.raises(StoreError, match="follows"):
         product.update(step(1, fields[0]))
+
+
+def test_rounding_keeps_the_bits_of_the_channel_and_no_more(fields, result):
+    product = EnsembleStatistics(rounding="default")
+    for number, values in enumerate(fields):
+        product.update(step(number, values))
+    rounded = product.result()
+    pairs = (
+        (
+            rounded["geopotential_mean"].sel(level=500),
+            result["geopotential_mean"].sel(level=500),
+            14,
+        ),
+        (rounded["10m_wind_speed_std"], result["10m_wind_speed_std"], 7),
+    )
+    for found, exact, bits in pairs:
+        pattern = np.ascontiguousarray(found.values).view(np.uint32) & ((1 << (23 - bits)) - 1)
+        assert not pattern.any()
+        np.testing.assert_allclose(found, exact, rtol=2.0 ** -(bits + 1))
+        assert not np.array_equal(found, exact)
