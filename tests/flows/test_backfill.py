@@ -16,7 +16,7 @@ from tests.flows import toy_stages
 from tests.flows.records import NOW, receipt
 
 FIRST = Cycle.parse("2026-11-01T00Z")
-MIRROR = "http://mirror.invalid/forecasts"
+MIRROR = "near=http://mirror.invalid/forecasts"
 
 
 @pytest.fixture

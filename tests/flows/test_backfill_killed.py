@@ -19,7 +19,7 @@ from tests.flows.installation import Installation, until
 FIRST, COUNT = Cycle.parse("2026-10-01T00Z"), 56
 LAST = FIRST.shift(6 * (COUNT - 1))
 COMMAND = ("backfill", FIRST.label, LAST.label, "--here", "--dask", "threads")
-MIRROR = "http://mirror.invalid/forecasts"
+MIRROR = "near=http://mirror.invalid/forecasts"
 
 
 def start(installed: Installation) -> subprocess.Popen[bytes]:

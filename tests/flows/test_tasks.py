@@ -31,7 +31,7 @@ from mosaic_core.contract.errors import (
 from tests.flows import toy_stages
 from tests.flows.installation import until
 
-CYCLE = Cycle.parse("2026-11-22T00Z")
+CYCLE = Cycle.parse("2026-11-10T00Z")
 
 
 @pytest.mark.parametrize(

@@ -150,5 +150,6 @@ def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
 
 
 def mirror(name: str) -> Source:
-    """A mirror by its name, or any address."""
-    return Source("custom", name) if "://" in name else source_named(name)
+    """A mirror by its name, or NAME=ADDRESS."""
+    label, _, address = name.partition("=")
+    return Source(label, address) if address else source_named(name)
