@@ -153,7 +153,3 @@ def mirror(name: str) -> Source:
     """A mirror by its name, or NAME=ADDRESS."""
     label, _, address = name.partition("=")
     return Source(label, address) if address else source_named(name)
-
-
-def reference(settings: Settings) -> None:
-    """Toys need no weights."""
