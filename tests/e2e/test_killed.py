@@ -96,7 +96,7 @@ def contents(run: Path) -> dict[str, str]:
         name, content = str(path.relative_to(run)), path.read_bytes()
         if path.name in ("zarr.json", "health.json"):
             document = json.loads(content)
-            facts = document.get("attributes") or document["run"]
+            facts = document.get("attributes", document.get("run", {}))
             for key in ("date_created", "history"):
                 facts.pop(key, None)
             content = json.dumps(document, sort_keys=True).encode()
