@@ -1,17 +1,24 @@
 """One made-up mirror and one uninterrupted demonstration, shared by all tests of whole cycles.
 
 What the fixtures need is imported in them: kernels are tested on machines without the rest.
+Without a GPU, kernels run through Triton's interpreter. That is decided when a kernel module is
+first imported, whichever test does so: hence here.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from tests.factories import DemoFolder
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
