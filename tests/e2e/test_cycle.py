@@ -30,6 +30,7 @@ def test_everything_is_there_and_opens(finished: DemoFolder) -> None:
     assert bool(np.isfinite(forecast["2m_temperature"].values).all())
     assert forecast.attrs["comment"] == NOTICE
     assert len(forecast.attrs["input_analyses"]) == 4
+    assert all(line.endswith("gate pass") for line in forecast.attrs["input_analyses"])
     for name in ("points", "ensemble", "spectra", "initial_state"):
         assert xr.open_zarr(finished.run / f"{name}.zarr").sizes
     for suffix in ("parquet", "csv", "geojson", "nc", "dat"):
