@@ -19,8 +19,8 @@ from flows.locks import CycleIsBusyError, cycle_lock
 from flows.progress import LogReporter, Reporter
 from flows.receipts import Receipt
 from flows.settings import Settings
-from flows.status_text import duration
 from flows.timetable import CYCLE_STEP_HOURS, due_cycle
+from flows.watch.status_text import duration
 from ingest.sources import Source, analysis_files
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, MosaicOpsError

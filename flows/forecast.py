@@ -18,7 +18,7 @@ from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 
 Run = Callable[..., Any]
-"""How a stage is called: `plainly`, or as a Prefect task (flows.tasks)."""
+"""How a stage is called: `plainly`, or as a Prefect task (flows.orchestration.tasks)."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def _now() -> dt.datetime:
 @click.option("--json", "as_data", is_flag=True, help="The whole table as JSON.")
 def status(config: Path | None, cycles: int, as_data: bool) -> None:
     """What became of each cycle, stage by stage, and how soon it was visible."""
-    from flows.status import WINDOW_CYCLES, as_json, freshness, rows
-    from flows.status_text import matrix_lines
+    from flows.watch.status import WINDOW_CYCLES, as_json, freshness, rows
+    from flows.watch.status_text import matrix_lines
 
     settings, now = load_settings(config), _now()
     table = rows(settings, now, count=max(cycles, WINDOW_CYCLES))
@@ -59,8 +59,8 @@ def status(config: Path | None, cycles: int, as_data: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def reconcile(config: Path | None, dry_run: bool) -> None:
     """One pass: finish crashed, late and missing cycles, newest first; raise the alerts."""
-    from flows.operations import reconcile_once
-    from flows.runs import connected
+    from flows.orchestration.operations import reconcile_once
+    from flows.orchestration.runs import connected
 
     with connected() as client:
         done = reconcile_once(load_settings(config), client, _now(), dry_run=dry_run)
@@ -81,8 +81,8 @@ def reconcile(config: Path | None, dry_run: bool) -> None:
 @click.option("--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs in all.")
 def deploy(file: Path, pool_type: str, gpus: int) -> None:
     """Create or update the work pools, their queues and the deployments. Safe to repeat."""
-    from flows.pools import apply_deployments, apply_pools, pools
-    from flows.runs import connected
+    from flows.orchestration.pools import apply_deployments, apply_pools, pools
+    from flows.orchestration.runs import connected
 
     if not file.is_file():
         raise InputError(
@@ -102,8 +102,8 @@ def deploy(file: Path, pool_type: str, gpus: int) -> None:
 @click.command()
 def workers() -> None:
     """Who serves each work pool, and what waits there. Exit code 1 when a pool has nobody."""
-    from flows.pools import attendance
-    from flows.runs import connected
+    from flows.orchestration.pools import attendance
+    from flows.orchestration.runs import connected
 
     with connected() as client:
         found = list(attendance(client, _now()))
@@ -121,7 +121,7 @@ def workers() -> None:
 @click.option("--quiet", is_flag=True, help="Do not send the alert.")
 def deadman(config: Path | None, hours: float | None, quiet: bool) -> None:
     """Is something being published at all? Reads the store only, for a cron outside Prefect."""
-    from flows.watch import DEADMAN_HOURS, check_or_tell
+    from flows.watch.conditions import DEADMAN_HOURS, check_or_tell
 
     settings = load_settings(config)
     newest = check_or_tell(settings, _now(), hours or DEADMAN_HOURS, send=not quiet)
@@ -138,7 +138,7 @@ def alerts() -> None:
 @click.option("--all", "everything", is_flag=True, help="Also those that are over.")
 def list_alerts(config: Path | None, everything: bool) -> None:
     """Alerts that hold now, oldest first."""
-    from flows.alerts import records
+    from flows.watch.alerts import records
 
     shown = [r for r in records(load_settings(config).alerts) if everything or r.over is None]
     for record in shown:
@@ -156,7 +156,7 @@ def list_alerts(config: Path | None, everything: bool) -> None:
 @click.option("--hours", default=6.0, show_default=True, type=click.FloatRange(0, 168))
 def mute(config: Path | None, key: str, hours: float) -> None:
     """Silence the alert KEY for some hours; it comes back if it still holds then."""
-    from flows import alerts as memory
+    from flows.watch import alerts as memory
 
     until = _now() + dt.timedelta(hours=hours)
     memory.mute(key, until, load_settings(config).alerts)
@@ -168,7 +168,7 @@ def mute(config: Path | None, key: str, hours: float) -> None:
 @click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
 def server(host: str, port: int) -> None:
     """A Prefect server with the settings that unattended runs need."""
-    from flows.service import database_kind, replace_process, server_command
+    from flows.orchestration.service import database_kind, replace_process, server_command
 
     command, environment = server_command(host, port, os.environ)
     click.echo(f"interface: http://{host}:{port}  database: {database_kind(environment)}")
@@ -191,9 +191,9 @@ def worker(
     no_canary: bool,
 ) -> None:
     """A worker for POOL. On the GPU pool it takes runs only when its canary is well."""
-    from flows.pools import attendance
-    from flows.runs import connected
-    from flows.service import replace_process, worker_command
+    from flows.orchestration.pools import attendance
+    from flows.orchestration.runs import connected
+    from flows.orchestration.service import replace_process, worker_command
 
     with connected() as client:
         list(attendance(client, _now()))  # the pools are there and the password is right
@@ -211,7 +211,7 @@ def canary(config: Path | None, record: bool) -> None:
 
 
 def _examine(config: Path | None, record: bool) -> None:
-    from flows.canary import examine
+    from flows.watch.canary import examine
 
     verdict = examine(load_settings(config), record=record)
     for line in verdict.lines:
@@ -229,7 +229,7 @@ def _examine(config: Path | None, record: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 def retention(config: Path | None, dry_run: bool) -> None:
     """Delete fetched files, staged runs and publications that are past their time."""
-    from flows.retention import free_space
+    from flows.watch.retention import free_space
 
     for line in free_space(load_settings(config), _now(), dry_run=dry_run).lines:
         click.echo(line)
@@ -279,7 +279,7 @@ def backfill(
         if here:
             failures = work.run_here(plan, settings, report, skip)
         else:
-            from flows.backfill_runs import run_on_pool
+            from flows.orchestration.backfill_runs import run_on_pool
 
             failures = run_on_pool(plan, settings, report, skip, max_active)
     for line in work.summary_lines(plan, failures):

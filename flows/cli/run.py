@@ -69,8 +69,8 @@ def _demo(chosen: Demo, console: Console) -> None:
 
 def _demo_in_prefect(chosen: Demo, console: Console) -> None:
     from flows.demo import run_demo
-    from flows.deployed import run_in_prefect
-    from flows.server import local_server
+    from flows.orchestration.deployed import run_in_prefect
+    from flows.orchestration.server import local_server
 
     started = time.monotonic()
     console.print("starting a Prefect server on this machine (half a minute the first time) ...")

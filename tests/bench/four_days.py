@@ -29,7 +29,7 @@ from typing import Any
 
 import httpx
 
-from flows.server import QUIET, free_port
+from flows.orchestration.server import QUIET, free_port
 from flows.settings import Settings
 from flows.timetable import due_cycle
 from mosaic_core.contract.cycle import Cycle

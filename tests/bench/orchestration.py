@@ -72,8 +72,8 @@ def memory_mb(process: psutil.Process) -> float:
 def measure(count: int) -> dict[str, Any]:
     """All figures."""
     sys.modules["flows.stages"] = toy_stages
-    from flows.deployed import run_in_prefect
     from flows.forecast import forecast_cycle
+    from flows.orchestration.deployed import run_in_prefect
     from flows.progress import LogReporter
 
     with installation() as days:

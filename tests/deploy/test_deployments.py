@@ -35,7 +35,7 @@ def test_entrypoints_are_flows_and_parameters_are_theirs(deployment: dict[str, A
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: f"{d['entrypoint']}-{d['name']}")
 def test_pools_and_queues_are_those_of_the_table(deployment: dict[str, Any]) -> None:
-    from flows.pools import pools
+    from flows.orchestration.pools import pools
 
     queues = {pool.name: {queue.name for queue in pool.queues} for pool in pools(1)}
     wanted = deployment["work_pool"]
@@ -44,7 +44,7 @@ def test_pools_and_queues_are_those_of_the_table(deployment: dict[str, Any]) -> 
 
 
 def test_the_names_that_the_code_calls_are_there() -> None:
-    from flows import backfill_runs, deployed, runs
+    from flows.orchestration import backfill_runs, deployed, runs
 
     names = {full_name(deployment) for deployment in DEPLOYMENTS}
     called = {

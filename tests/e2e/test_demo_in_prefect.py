@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from flows.demo import CYCLE
-from flows.server import local_server
+from flows.orchestration.server import local_server
 from tests.factories import DemoFolder
 
 ASK = textwrap.dedent(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import local_server
+from flows.orchestration.server import local_server
 from tests.flows.database import binaries, postgres
 
 SERVICES = {

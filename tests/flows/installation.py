@@ -67,7 +67,9 @@ class Installation:
         text = (ROOT / "deploy" / "prefect.yaml").read_text()
         file = self.folder / "prefect.yaml"
         file.write_text(
-            text.replace("flows.deployed.", "toy_flows.").replace("active: true", "active: false")
+            text.replace("flows.orchestration.deployed.", "toy_flows.").replace(
+                "active: true", "active: false"
+            )
         )
         self.command("deploy", "--file", str(file))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.receipts import Receipt, Status
-from flows.reconcile import Run
 from flows.settings import Settings
-from flows.status import Row, State
+from flows.watch.reconcile import Run
+from flows.watch.status import Row, State
 from mosaic_core.contract.cycle import Cycle
 
 NOW = dt.datetime(2026, 11, 23, 7, 0, tzinfo=dt.UTC)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import toy_stages
 
 sys.modules["flows.stages"] = toy_stages  # before anything imports the real ones
-deployed = import_module("flows.deployed")
+deployed = import_module("flows.orchestration.deployed")
 forecast, rollout, reconcile = deployed.forecast, deployed.rollout, deployed.reconcile
 backfill, retention, canary = deployed.backfill, deployed.retention, deployed.canary
 
@@ -35,10 +35,10 @@ def in_real_time(scheduled_time: dt.datetime) -> Any:
 
 
 deployed.now = simulated_now
-import_module("flows.runs").Scheduled = in_real_time
-gpu_stage = import_module("flows.gpu_stage")
+import_module("flows.orchestration.runs").Scheduled = in_real_time
+gpu_stage = import_module("flows.orchestration.gpu_stage")
 gpu_stage.POLL_SECONDS = 0.3
 gpu_stage.SILENCE_SECONDS = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))
-import_module("flows.backfill_runs").POLL_SECONDS = 0.3
+import_module("flows.orchestration.backfill_runs").POLL_SECONDS = 0.3
 grace = dt.timedelta(seconds=float(os.environ.get("TOY_GRACE_SECONDS", "300")))
-import_module("flows.reconcile").GRACE = grace
+import_module("flows.watch.reconcile").GRACE = grace

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import local_server
+from flows.orchestration.server import local_server
 
 REGISTER_AND_WAIT = textwrap.dedent(
     """

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from flows.reconcile import Action, Verdict, decide
-from flows.status import State
+from flows.watch.reconcile import Action, Verdict, decide
+from flows.watch.status import State
 from tests.flows.records import NEWEST, NOW, row, run
 
 OLDER, OLDEST = NEWEST.shift(-6), NEWEST.shift(-12)

@@ -11,11 +11,18 @@ import pytest
 from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.exhibits import BAR_CHARACTERS, PICTURE_LIMIT_BYTES, bar, key_of, picture, waterfall
-from flows.operations import since_installed
-from flows.pools import apply_deployments, pools
-from flows.runs import connected
-from flows.service import (
+from flows.orchestration.exhibits import (
+    BAR_CHARACTERS,
+    PICTURE_LIMIT_BYTES,
+    bar,
+    key_of,
+    picture,
+    waterfall,
+)
+from flows.orchestration.operations import since_installed
+from flows.orchestration.pools import apply_deployments, pools
+from flows.orchestration.runs import connected
+from flows.orchestration.service import (
     AUTHENTICATION,
     DATABASE,
     database_kind,
@@ -114,7 +121,7 @@ def test_a_broken_deployment_file_is_refused_with_prefects_words(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     file = tmp_path / "prefect.yaml"
-    file.write_text("deployments:\n- name: x\n  entrypoint: flows.deployed.nothing\n")
+    file.write_text("deployments:\n- name: x\n  entrypoint: flows.orchestration.deployed.nothing\n")
     with pytest.raises(MosaicOpsError, match="nothing"):
         apply_deployments(file)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flows.locks import cycle_lock
 from flows.settings import Settings
-from flows.status import Row, as_json, freshness, percentiles, rows, write_status
-from flows.status_text import duration, hours, matrix_lines, matrix_markdown
+from flows.watch.status import Row, as_json, freshness, percentiles, rows, write_status
+from flows.watch.status_text import duration, hours, matrix_lines, matrix_markdown
 from mosaic_core.contract.cycle import Cycle
 from tests.flows.records import NEWEST, NOW, history, receipt, settings
 

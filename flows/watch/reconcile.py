@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.status import Row
+from flows.watch.status import Row
 from mosaic_core.contract.cycle import Cycle
 
 GRACE = dt.timedelta(minutes=5)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.deployed import CYCLE_PATTERN, untried_newer
 from flows.locks import cycle_lock
+from flows.orchestration.deployed import CYCLE_PATTERN, untried_newer
 from tests.flows.records import NEWEST, NOW, receipt, settings
 
 OLDER = NEWEST.shift(-12)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.canary import differences, examine, golden_path, wave_state
 from flows.locks import cycle_lock
-from flows.retention import free_space
 from flows.settings import Settings
+from flows.watch.canary import differences, examine, golden_path, wave_state
+from flows.watch.retention import free_space
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import INITIAL_STATE
@@ -63,7 +63,7 @@ def test_the_first_canary_records_the_next_compare_and_damage_is_told(bundle: Se
 
 
 def test_another_rollout_than_the_golden_is_told(bundle: Settings) -> None:
-    from flows.canary import Golden
+    from flows.watch.canary import Golden
 
     golden_path(bundle).unlink(missing_ok=True)
     examine(bundle)

@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from flows.alerts import Alert, mute, records, sender, update_alerts
+from flows.watch.alerts import Alert, mute, records, sender, update_alerts
 from mosaic_core.contract.errors import InputError
 from tests.flows.records import NOW, settings
 

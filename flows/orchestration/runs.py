@@ -24,9 +24,9 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Crashed, Scheduled
 
-from flows.reconcile import Action, Run
 from flows.settings import Settings
 from flows.timetable import due_cycle
+from flows.watch.reconcile import Action, Run
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.alerts import Alert, sender, update_alerts
-from flows.reconcile import Run, Verdict, decide
-from flows.runs import carry_out, live_runs, name_waiting
+from flows.orchestration.runs import carry_out, live_runs, name_waiting
 from flows.settings import Settings
-from flows.status import WINDOW_CYCLES, Freshness, Row, freshness, rows, write_status
 from flows.timetable import CYCLE_STEP_HOURS
-from flows.watch import RECONCILED_KINDS, conditions
+from flows.watch.alerts import Alert, sender, update_alerts
+from flows.watch.conditions import RECONCILED_KINDS, conditions
+from flows.watch.reconcile import Run, Verdict, decide
+from flows.watch.status import WINDOW_CYCLES, Freshness, Row, freshness, rows, write_status
 
 AFTERWARDS_HOURS = 24.0
 """Waiting runs of cycles expired within this time are cleared away."""

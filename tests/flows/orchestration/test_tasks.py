@@ -10,9 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import forecast
-from flows.progress import LogReporter
-from flows.settings import Settings
-from flows.tasks import (
+from flows.orchestration.tasks import (
     MARKDOWN_LIMIT_BYTES,
     POLICIES,
     PrefectReporter,
@@ -20,6 +18,8 @@ from flows.tasks import (
     is_transient,
     post_markdown,
 )
+from flows.progress import LogReporter
+from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import (
     DataError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.receipts import Receipt
-from flows.status import STAGES, Freshness, Row
+from flows.watch.status import STAGES, Freshness, Row
 
 _DASH = "-"
 

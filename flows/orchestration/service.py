@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from flows.server import QUIET
+from flows.orchestration.server import QUIET
 from mosaic_core.contract.errors import InputError
 
 AUTHENTICATION = "PREFECT_SERVER_API_AUTH_STRING"

@@ -12,8 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows import stages
 from flows.backfill import Plan
-from flows.progress import Reporter
-from flows.runs import (
+from flows.orchestration.runs import (
     Request,
     ask,
     connected,
@@ -24,6 +23,7 @@ from flows.runs import (
     shape_of,
     words,
 )
+from flows.progress import Reporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 

@@ -13,10 +13,19 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Crashed, Pending
 
 from flows.locks import is_worked_on
+from flows.orchestration.runs import (
+    Request,
+    ask,
+    connected,
+    cycle_tag,
+    ended,
+    find_deployment,
+    shape_of,
+    words,
+)
+from flows.orchestration.tasks import as_task
 from flows.progress import Reporter
-from flows.runs import Request, ask, connected, cycle_tag, ended, find_deployment, shape_of, words
 from flows.settings import Settings
-from flows.tasks import as_task
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError
 

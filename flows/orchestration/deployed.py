@@ -24,19 +24,14 @@ from flows.backfill import (
     summary_lines,
     window,
 )
-from flows.backfill_runs import run_on_pool
-from flows.canary import examine
-from flows.exhibits import as_list, exhibits_of
 from flows.forecast import Outcome, forecast_cycle
-from flows.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
-from flows.operations import reconcile_once
-from flows.progress import Reporter
-from flows.retention import free_space
-from flows.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
-from flows.settings import Settings, load_settings
-from flows.status_text import latency_markdown, matrix_markdown
-from flows.tasks import (
+from flows.orchestration.backfill_runs import run_on_pool
+from flows.orchestration.exhibits import as_list, exhibits_of
+from flows.orchestration.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
+from flows.orchestration.operations import reconcile_once
+from flows.orchestration.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
+from flows.orchestration.tasks import (
     PrefectReporter,
     as_task,
     keep_to_the_story,
@@ -45,7 +40,12 @@ from flows.tasks import (
     quieten_console,
     tolerant,
 )
+from flows.progress import Reporter
+from flows.settings import Settings, load_settings
 from flows.timetable import due_cycle, refuse_future
+from flows.watch.canary import examine
+from flows.watch.retention import free_space
+from flows.watch.status_text import latency_markdown, matrix_markdown
 from mosaic_core.contract.cycle import Cycle
 
 RECONCILE_DEPLOYMENT = "reconcile/every-15-minutes"

@@ -6,11 +6,11 @@ import datetime as dt
 import shutil
 from collections.abc import Iterator, Sequence
 
-from flows.alerts import Alert, sender, update_alerts
-from flows.reconcile import Verdict
 from flows.settings import Settings
-from flows.status import Row
 from flows.timetable import age_hours
+from flows.watch.alerts import Alert, sender, update_alerts
+from flows.watch.reconcile import Verdict
+from flows.watch.status import Row
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
 from postprocess.publish import published_cycle, read_pointer

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.alerts import Alert, records
-from flows.reconcile import Verdict
-from flows.status import Row
-from flows.watch import check_alive, check_or_tell, conditions
+from flows.watch.alerts import Alert, records
+from flows.watch.conditions import check_alive, check_or_tell, conditions
+from flows.watch.reconcile import Verdict
+from flows.watch.status import Row
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
 from postprocess.manifest import Manifest, digest, run_path

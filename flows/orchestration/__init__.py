@@ -1,0 +1,1 @@
+"""The Prefect side of the flows: deployments, tasks, pools, runs, and a server of one's own."""

@@ -1,0 +1,1 @@
+"""What the engineer on call sees: status, alerts, and what reconciling and pruning decide."""
