@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from mosaic_core.forecaster import Forecaster
 
 COMPLETE = "complete.json"
+
+Finishing = Callable[[], AbstractContextManager[object]]
+"""Entered once the last step is stored: what follows is products and figures, without the GPU."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,14 @@ class EnsembleRun:
         return self.forecaster.forecast(self.state, numbers=numbers, steps=steps)
 
 
-def run_ensemble(cycle: Cycle, state: Path, settings: Settings, advance: Advance) -> Path:
+def run_ensemble(
+    cycle: Cycle, state: Path, settings: Settings, advance: Advance, finishing: Finishing
+) -> Path:
     """Forecast from the stored initial state; the folder with every finished store of the run."""
     run = EnsembleRun.prepare(cycle, state, settings)
     if not _is_complete(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
-        _stream_into_stores(run, advance)
+        _stream_into_stores(run, advance, finishing)
         write_json_atomic(run.folder / COMPLETE, {"run_id": run.name})
     return run.folder
 
@@ -103,7 +109,7 @@ def _is_complete(folder: Path) -> bool:
     return (folder / COMPLETE).exists()
 
 
-def _stream_into_stores(run: EnsembleRun, advance: Advance) -> None:
+def _stream_into_stores(run: EnsembleRun, advance: Advance, finishing: Finishing) -> None:
     spec, products = run.spec(), ProductSuite(run.folder, product_options(run))
     with ForecastWriter(run.folder / "forecast.zarr", spec) as writer:
         for step in run.stream():
@@ -112,11 +118,12 @@ def _stream_into_stores(run: EnsembleRun, advance: Advance) -> None:
             advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
         health = [f"member {number}: {why}" for number, why in products.quarantined.items()]
         writer.annotate(member_health=health)
-    write_points(run.folder / "forecast.zarr", run.folder / "points.zarr", spec)
-    attributes = {**spec.attributes(), "member_health": health}
-    write_product(run.folder / "initial_state.zarr", run.state, attributes)
-    products.finish(attributes)
-    draw_figures(run.folder, run.cycle, run.settings)
+    with finishing():
+        write_points(run.folder / "forecast.zarr", run.folder / "points.zarr", spec)
+        attributes = {**spec.attributes(), "member_health": health}
+        write_product(run.folder / "initial_state.zarr", run.state, attributes)
+        products.finish(attributes)
+        draw_figures(run.folder, run.cycle, run.settings)
 
 
 def product_options(run: EnsembleRun) -> ProductOptions:

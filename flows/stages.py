@@ -132,8 +132,12 @@ def rollout(cycle: Cycle, state: Path, settings: Settings, report: Reporter) -> 
     an incomplete one the leads that are stored stay and are only computed again.
     """
     title = f"{settings.members} members, {settings.steps} steps"
+
+    def finishing() -> AbstractContextManager[Advance]:
+        return _recorded("products", cycle, settings, report, "finishing products and figures")
+
     with _recorded("rollout", cycle, settings, report, title) as advance:
-        return run_ensemble(cycle, state, settings, advance)
+        return run_ensemble(cycle, state, settings, advance, finishing)
 
 
 def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> str:

@@ -23,11 +23,12 @@ STAGES = {
     "archive": "archived",
     "initial_state": "history",
     "rollout": "rolled out",
+    "products": "products",
     "publish": "published",
 }
 """Stage -> what has happened once it is done, in the order of the cycle."""
 
-FORECAST_STAGES = {"initial_state", "rollout", "publish"}
+FORECAST_STAGES = {"initial_state", "rollout", "products", "publish"}
 WINDOW_CYCLES = 30
 STATUS = "status.json"
 
