@@ -17,6 +17,8 @@ from flows.progress import Reporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 
+INGEST_LOCKS = "ingest"
+
 Run = Callable[..., Any]
 """How a stage is called: `plainly`, or as a Prefect task (flows.orchestration.tasks)."""
 
@@ -55,11 +57,23 @@ def forecast_cycle(
 
         stages.reference(settings)  # without weights there is no point in fetching anything
         for analysis in stages.missing_analyses(cycle, settings):
-            source = run(stages.wait, analysis, settings, report)
-            manifest = run(stages.fetch, analysis, source, settings, report)
-            run(stages.archive, analysis, manifest, settings, report)
+            ingest_analysis(analysis, settings, report, run)
 
         state = run(stages.initial_state, cycle, settings, report)
         staged = run(stages.rollout, cycle, state, settings, report)
         address = run(stages.publish, cycle, staged, settings, report)
         return Outcome(cycle, address, made=True)
+
+
+def ingest_analysis(
+    analysis: Cycle, settings: Settings, report: Reporter, run: Run = plainly
+) -> None:
+    """Fetch, judge and archive one analysis.
+
+    Cycles share analyses: whoever comes second waits for the first, and finds it archived.
+    """
+    with cycle_lock(analysis, settings.locks / INGEST_LOCKS, patient=True):
+        if analysis in stages.missing_analyses(analysis, settings):
+            source = run(stages.wait, analysis, settings, report)
+            folder = run(stages.fetch, analysis, source, settings, report)
+            run(stages.archive, analysis, folder, settings, report)

@@ -40,16 +40,19 @@ def is_worked_on(cycle: Cycle, folder: Path) -> bool:
 
 
 @contextmanager
-def cycle_lock(cycle: Cycle, folder: Path) -> Iterator[None]:
+def cycle_lock(cycle: Cycle, folder: Path, *, patient: bool = False) -> Iterator[None]:
     """Hold the cycle's lock; CycleIsBusyError names the process that holds it already.
 
+    `patient` waits for that process instead, however long it works.
     An advisory lock on a file: gone with the process, also after SIGKILL or a power cut. It
     serves one host; hosts that share a data root need a file system with POSIX locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{cycle.id}.lock"
     with path.open("a+") as file:
-        if not _taken(file):
+        if patient:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif not _taken(file):
             file.seek(0)
             raise CycleIsBusyError(
                 f"process {file.read().strip() or 'unknown'} is working on it",

@@ -265,11 +265,13 @@ def backfill(
 ) -> None:
     """Run the cycles from FIRST to LAST that are not published. Safe to start again."""
     from flows import backfill as work
+    from flows import plan as planning
 
     settings, report = load_settings(config, **shape), BarReporter(Console())
-    cycles = work.window(Cycle.parse(first), Cycle.parse(last), work.every_hours(every), _now())
-    plan = work.make_plan(cycles, settings, _now())
-    for line in work.plan_lines(plan):
+    hours = planning.every_hours(every)
+    cycles = planning.window(Cycle.parse(first), Cycle.parse(last), hours, _now())
+    plan = planning.make_plan(cycles, settings, _now())
+    for line in planning.plan_lines(plan):
         click.echo(line)
     if dry_run:
         return

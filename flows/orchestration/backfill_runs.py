@@ -11,7 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from flows import stages
-from flows.backfill import Plan
+from flows.locks import is_worked_on
 from flows.orchestration.runs import (
     Request,
     ask,
@@ -23,6 +23,8 @@ from flows.orchestration.runs import (
     shape_of,
     words,
 )
+from flows.orchestration.vigil import Vigil
+from flows.plan import Plan
 from flows.progress import Reporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
@@ -46,60 +48,74 @@ def run_on_pool(
             client,
             find_deployment(client, BACKFILL_DEPLOYMENT),
             settings,
+            report,
             deque(cycle for cycle in plan.cycles if cycle not in skip),
             failures=dict(skip),
         )
-        while campaign.is_open:
+        while campaign.left:
             campaign.start(max_active)
             campaign.collect()
             advance(total - campaign.left, total, f"{len(campaign.failures)} failed")
-            time.sleep(POLL_SECONDS if campaign.active else 0)
+            time.sleep(POLL_SECONDS if campaign.left else 0)
     return campaign.failures
 
 
 @dataclass
 class _Campaign:
-    """The cycles that wait, the runs that are open, and what failed for good."""
+    """The cycles that wait, the runs that are open, and what failed for good.
+
+    `busy` are cycles that another run worked on when theirs came; they wait for its lock.
+    """
 
     client: SyncPrefectClient
     deployment: UUID
     settings: Settings
+    report: Reporter
     waiting: deque[Cycle]
     failures: dict[Cycle, str]
-    active: dict[Cycle, UUID] = field(default_factory=dict)
+    active: dict[Cycle, Vigil] = field(default_factory=dict)
     tries: Counter[Cycle] = field(default_factory=Counter)
+    busy: set[Cycle] = field(default_factory=set)
 
     @property
     def left(self) -> int:
         """Cycles that are not settled."""
         return len(self.waiting) + len(self.active)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether anything is left to do."""
-        return self.left > 0
-
     def start(self, max_active: int) -> None:
-        """Ask for runs up to the limit."""
-        while self.waiting and len(self.active) < max_active:
-            cycle = self.waiting.popleft()
-            request = _request(cycle, self.settings)
-            run = ask(self.client, self.deployment, request, is_useful=lambda _run: False)
-            self.active[cycle] = run.id
+        """Ask for runs up to the limit, oldest cycle first."""
+        for cycle in [each for each in self.waiting if not self._is_held_up(each)]:
+            if len(self.active) < max_active:
+                self.waiting.remove(cycle)
+                request = _request(cycle, self.settings)
+                run = ask(self.client, self.deployment, request, is_useful=lambda _run: False)
+                self.active[cycle] = self._vigil(cycle, run)
 
     def collect(self) -> None:
         """Settle the cycles whose runs are over."""
-        for cycle, run in list(self.active.items()):
-            found = self.client.read_flow_run(run)
+        for cycle, vigil in list(self.active.items()):
+            found = vigil.look(self.client)
             if ended(found):
                 del self.active[cycle]
                 self._settle(cycle, found)
+
+    def _vigil(self, cycle: Cycle, run: FlowRun) -> Vigil:
+        return Vigil(run.id, lambda: self._is_worked_on(cycle), self.report)
+
+    def _is_worked_on(self, cycle: Cycle) -> bool:
+        return is_worked_on(cycle, self.settings.locks)
+
+    def _is_held_up(self, cycle: Cycle) -> bool:
+        return cycle in self.busy and self._is_worked_on(cycle)
 
     def _settle(self, cycle: Cycle, run: FlowRun) -> None:
         """Published, or another try, or a failure; a run that met a busy cycle is no try."""
         if stages.published_address(cycle, self.settings):
             return
-        self.tries[cycle] += run.state_name != "Skipped"
+        if run.state_name == "Skipped":
+            self.busy.add(cycle)
+        else:
+            self.tries[cycle] += 1
         if self.tries[cycle] < self.settings.attempts:
             self.waiting.append(cycle)
         else:

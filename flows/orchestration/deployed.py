@@ -15,15 +15,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows import stages
-from flows.backfill import (
-    every_hours,
-    failed_histories,
-    ingest_all,
-    make_plan,
-    plan_lines,
-    summary_lines,
-    window,
-)
+from flows.backfill import failed_histories, ingest_all, summary_lines
 from flows.forecast import Outcome, forecast_cycle
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
 from flows.orchestration.backfill_runs import run_on_pool
@@ -40,6 +32,7 @@ from flows.orchestration.tasks import (
     quieten_console,
     tolerant,
 )
+from flows.plan import every_hours, make_plan, plan_lines, window
 from flows.progress import Reporter
 from flows.settings import Settings, load_settings
 from flows.timetable import due_cycle, refuse_future

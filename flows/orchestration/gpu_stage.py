@@ -9,8 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Crashed, Pending
+from prefect.client.schemas.objects import FlowRun
 
 from flows.locks import is_worked_on
 from flows.orchestration.runs import (
@@ -24,19 +23,13 @@ from flows.orchestration.runs import (
     words,
 )
 from flows.orchestration.tasks import as_task
+from flows.orchestration.vigil import Vigil
 from flows.progress import Reporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError
 
 POLL_SECONDS = 2.0
-NO_WORKER_SECONDS = 300.0
-NO_START_SECONDS = 300.0
-"""From a worker's claim to a process that says it runs: 4 to 10 s, a minute under load."""
-
-SILENCE_SECONDS = 60.0
-"""A run that says it runs takes its lock within a second; after this long it is dead."""
-
 BACKFILL_QUEUE = "backfill"
 ROLLOUT_LOCKS = "rollout"
 
@@ -108,38 +101,9 @@ def _result(run: FlowRun) -> Path | None:
 def _finished(
     client: SyncPrefectClient, run: UUID, cycle: Cycle, settings: Settings, report: Reporter
 ) -> FlowRun:
-    """Wait for a run to end. Says so when no worker takes it, ends it when its machine died."""
-    waits, starts = _Patience(NO_WORKER_SECONDS), _Patience(NO_START_SECONDS)
-    silence = _Patience(SILENCE_SECONDS)
-    while True:
-        found = client.read_flow_run(run)
-        if ended(found):
-            return found
-        state = found.state or Pending()
-        if waits.is_over(state.is_scheduled()):
-            report.say(f"no GPU worker has taken {found.name}: mosaic-ops workers")
-        is_silent = not is_worked_on(cycle, settings.locks / ROLLOUT_LOCKS)
-        if starts.is_over(state.is_pending()) or silence.is_over(state.is_running() and is_silent):
-            dead: State[None] = Crashed(message="no process holds the lock of its rollout")
-            client.set_flow_run_state(run, dead, force=True)
+    """Wait for a run to end, well, badly or with its machine."""
+    locks = settings.locks / ROLLOUT_LOCKS
+    vigil = Vigil(run, lambda: is_worked_on(cycle, locks), report)
+    while not ended(found := vigil.look(client)):
         time.sleep(POLL_SECONDS)
-
-
-class _Patience:
-    """Tells once that something has held without a break for so many seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since: float | None = None
-
-    def is_over(self, holds: bool) -> bool:
-        """True when it holds now and has for long enough; then the count begins anew."""
-        now = time.monotonic()
-        if not holds:
-            self._since = None
-            return False
-        self._since = now if self._since is None else self._since
-        if now - self._since < self._seconds:
-            return False
-        self._since = None
-        return True
+    return found

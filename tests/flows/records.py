@@ -11,6 +11,9 @@ from flows.settings import Settings
 from flows.watch.reconcile import Run
 from flows.watch.status import Row, State
 from mosaic_core.contract.cycle import Cycle
+from postprocess.manifest import Manifest, digest, run_path
+from postprocess.objects.root import MUTABLE, open_root
+from postprocess.pointer import LATEST, advance, current_key
 
 NOW = dt.datetime(2026, 11, 23, 7, 0, tzinfo=dt.UTC)
 NEWEST = Cycle.parse("2026-11-23T00Z")
@@ -53,3 +56,15 @@ def settings(folder: Path, **changes: Any) -> Settings:
     """Settings of a small installation in `folder`."""
     facts = {"variant": "mini", "members": 4, "lead_hours": 24, "minimum_free_gb": 0, **changes}
     return Settings(data_root=folder, **facts)
+
+
+def publish(root: str, cycle: Cycle, members: int) -> None:
+    """The pointer and manifest of a cycle of 24 h, without its stores."""
+    manifest = Manifest(
+        cycle=cycle.id, run_id="r1", path=run_path(cycle, "r1"), members=members, lead_hours=24,
+        created_at=NOW, provenance={}, objects=(),
+    )  # fmt: skip
+    store = open_root(root)
+    store.write(f"{manifest.path}/manifest.json", manifest.to_bytes(), cache=MUTABLE)
+    for key in (current_key(cycle), LATEST):
+        advance(store, key, manifest, digest(manifest.to_bytes()))

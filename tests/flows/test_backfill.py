@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import backfill, forecast
+from flows import backfill, estimates, forecast
+from flows import plan as planning
 from flows.progress import LogReporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
 from tests.flows import toy_stages
-from tests.flows.records import NOW, receipt
+from tests.flows.records import NOW, publish, receipt
 
 FIRST = Cycle.parse("2026-11-01T00Z")
 MIRROR = "near=http://mirror.invalid/forecasts"
@@ -21,8 +22,8 @@ MIRROR = "near=http://mirror.invalid/forecasts"
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(backfill, "stages", toy_stages)
-    monkeypatch.setattr(forecast, "stages", toy_stages)
+    for module in (backfill, forecast, planning):
+        monkeypatch.setattr(module, "stages", toy_stages)
     return Settings(
         data_root=tmp_path, variant="mini", members=4, lead_hours=24, mirrors=(MIRROR,),
         deadline_hours=0.2, poll_seconds=0.1,
@@ -30,7 +31,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def cycles(count: int) -> tuple[Cycle, ...]:
-    return backfill.window(FIRST, FIRST.shift(6 * (count - 1)), 6, NOW)
+    return planning.window(FIRST, FIRST.shift(6 * (count - 1)), 6, NOW)
 
 
 def offer(settings: Settings, count: int) -> None:
@@ -39,7 +40,7 @@ def offer(settings: Settings, count: int) -> None:
 
 
 def run(settings: Settings, count: int) -> dict[Cycle, str]:
-    plan = backfill.make_plan(cycles(count), settings, NOW)
+    plan = planning.make_plan(cycles(count), settings, NOW)
     report = LogReporter()
     unread = backfill.ingest_all(plan.to_fetch, settings, report, 4, "threads")
     skip = backfill.failed_histories(plan.cycles, unread, settings)
@@ -65,36 +66,46 @@ def test_a_window_that_makes_no_sense_is_refused(
     first: str, last: str, every: int, fault: str
 ) -> None:
     with pytest.raises(InputError, match=fault):
-        backfill.window(Cycle.parse(first), Cycle.parse(last), every, NOW)
+        planning.window(Cycle.parse(first), Cycle.parse(last), every, NOW)
 
 
 def test_hours_are_read_or_refused() -> None:
-    assert backfill.every_hours("24h") == 24
+    assert planning.every_hours("24h") == 24
     with pytest.raises(InputError, match="as hours"):
-        backfill.every_hours("daily")
+        planning.every_hours("daily")
 
 
 def test_a_plan_counts_each_analysis_once_and_says_what_it_costs(settings: Settings) -> None:
-    plan = backfill.make_plan(cycles(8), settings, NOW)
+    plan = planning.make_plan(cycles(8), settings, NOW)
     assert len(plan.cycles) == 8
     assert len(plan.needs) == len(plan.to_fetch) == 11  # 3 before the first cycle, then one each
-    assert plan.fetch_bytes == 11 * backfill.ANALYSIS_BYTES
-    assert not plan.rate_is_measured
-    assert plan.gpu_seconds == pytest.approx(8 * 4 * 4 * backfill.MEMBER_STEP_SECONDS)
-    receipt(FIRST.shift(-24), "rollout", 7, 32.0).write(settings.receipts)
-    measured = backfill.make_plan(cycles(8), settings, NOW)
-    assert measured.rate_is_measured
-    assert measured.gpu_seconds == pytest.approx(8 * 32.0)
+    assert plan.fetch_bytes == 11 * estimates.ANALYSIS_BYTES
+    assert plan.gpu_seconds == pytest.approx(8 * 4 * 4 * estimates.MEMBER_STEP_SECONDS)
+    assert plan.costs.assumed == ("fetch", "gpu", "stored")
     assert not toy_stages.ledger(settings), "a plan fetches nothing"
+
+
+def test_a_plan_goes_by_what_was_measured_here(settings: Settings) -> None:
+    before = FIRST.shift(-24)
+    publish(settings.published, before, members=2)
+    receipt(before, "rollout", 7, 32.0).write(settings.receipts)
+    receipt(before, "publish", 7.1, 1.0).write(settings.receipts)
+    plan = planning.make_plan(cycles(8), settings, NOW)
+    assert plan.costs.assumed == ("fetch", "stored")
+    assert plan.gpu_seconds == pytest.approx(8 * 64.0), "four members take twice as long as two"
+    assert any("of GPU (measured here)" in line for line in planning.plan_lines(plan))
+    receipt(before, "rollout", 7, 3.0, attempt=2).write(settings.receipts)
+    again = planning.make_plan(cycles(8), settings, NOW)
+    assert "gpu" in again.costs.assumed, "a rollout that went on where another died says nothing"
 
 
 def test_dates_that_no_source_has_are_holes_with_the_reason(settings: Settings) -> None:
     some = settings.model_copy(update={"mirrors": ("ecmwf", "google")})
-    gap = backfill.window(Cycle.parse("2023-06-01T00Z"), Cycle.parse("2023-06-01T18Z"), 6, NOW)
-    plan = backfill.make_plan(gap, some, NOW)
+    gap = planning.window(Cycle.parse("2023-06-01T00Z"), Cycle.parse("2023-06-01T18Z"), 6, NOW)
+    plan = planning.make_plan(gap, some, NOW)
     assert not plan.cycles
     assert set(plan.holes) == set(gap)
-    text = "\n".join(backfill.plan_lines(plan))
+    text = "\n".join(planning.plan_lines(plan))
     assert "ecmwf: keeps 72 h only" in text
     assert "lack fields" in text
 
@@ -102,8 +113,8 @@ def test_dates_that_no_source_has_are_holes_with_the_reason(settings: Settings) 
 def test_mirrors_are_chosen_by_date(settings: Settings) -> None:
     some = settings.model_copy(update={"mirrors": ("ecmwf", "google")})
     last = Cycle.parse("2026-11-22T18Z")
-    window = backfill.window(last.shift(-96), last, 6, NOW)
-    origins = {n.analysis: n.origin for n in backfill.make_plan(window, some, NOW).needs}
+    window = planning.window(last.shift(-96), last, 6, NOW)
+    origins = {n.analysis: n.origin for n in planning.make_plan(window, some, NOW).needs}
     assert origins[last] == "ecmwf"
     assert origins[last.shift(-96)] == "google"
 
@@ -120,7 +131,7 @@ def test_again_does_nothing_again(settings: Settings) -> None:
     offer(settings, 3)
     run(settings, 3)
     done = toy_stages.ledger(settings)
-    plan = backfill.make_plan(cycles(3), settings, NOW)
+    plan = planning.make_plan(cycles(3), settings, NOW)
     assert not plan.cycles
     assert not plan.to_fetch
     assert len(plan.published) == 3
@@ -135,7 +146,7 @@ def test_a_bad_analysis_stops_only_the_cycles_that_need_it(settings: Settings) -
     failures = run(settings, 8)
     assert set(failures) == {bad.shift(6 * place) for place in range(4)}
     assert all("not GRIB" in why for why in failures.values())
-    plan = backfill.make_plan(cycles(8), settings, NOW)
+    plan = planning.make_plan(cycles(8), settings, NOW)
     lines = backfill.summary_lines(plan, failures)
     assert lines[0] == "0 of 4 cycles published, 4 failed"
     assert f"retry: mosaic-ops run {bad}" in "\n".join(lines)
@@ -146,6 +157,6 @@ def test_a_bad_analysis_stops_only_the_cycles_that_need_it(settings: Settings) -
 
 def test_an_unreachable_cluster_is_said(settings: Settings) -> None:
     offer(settings, 1)
-    plan = backfill.make_plan(cycles(1), settings, NOW)
+    plan = planning.make_plan(cycles(1), settings, NOW)
     with pytest.raises(InputError, match=r"not installed|no Dask scheduler"):
         backfill.ingest_all(plan.to_fetch, settings, LogReporter(), 1, "tcp://127.0.0.1:9")

@@ -36,9 +36,9 @@ def in_real_time(scheduled_time: dt.datetime) -> Any:
 
 deployed.now = simulated_now
 import_module("flows.orchestration.runs").Scheduled = in_real_time
-gpu_stage = import_module("flows.orchestration.gpu_stage")
-gpu_stage.POLL_SECONDS = 0.3
-gpu_stage.SILENCE_SECONDS = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))
+import_module("flows.orchestration.gpu_stage").POLL_SECONDS = 0.3
+silence = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))
+import_module("flows.orchestration.vigil").SILENCE_SECONDS = silence
 import_module("flows.orchestration.backfill_runs").POLL_SECONDS = 0.3
 grace = dt.timedelta(seconds=float(os.environ.get("TOY_GRACE_SECONDS", "300")))
 import_module("flows.watch.reconcile").GRACE = grace

@@ -12,26 +12,10 @@ from flows.watch.alerts import Alert, records
 from flows.watch.conditions import check_alive, check_or_tell, conditions
 from flows.watch.reconcile import Verdict
 from flows.watch.status import Row
-from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
-from postprocess.manifest import Manifest, digest, run_path
-from postprocess.objects.root import MUTABLE, open_root
-from postprocess.pointer import LATEST, advance, current_key
-from tests.flows.records import NEWEST, NOW, receipt, row, run, settings
+from tests.flows.records import NEWEST, NOW, publish, receipt, row, run, settings
 
 CALM = Verdict((), (), ())
-
-
-def publish(root: str, cycle: Cycle, members: int) -> None:
-    """The pointer and manifest of a cycle, without its stores."""
-    manifest = Manifest(
-        cycle=cycle.id, run_id="r1", path=run_path(cycle, "r1"), members=members, lead_hours=24,
-        created_at=NOW, provenance={}, objects=(),
-    )  # fmt: skip
-    store = open_root(root)
-    store.write(f"{manifest.path}/manifest.json", manifest.to_bytes(), cache=MUTABLE)
-    for key in (current_key(cycle), LATEST):
-        advance(store, key, manifest, digest(manifest.to_bytes()))
 
 
 def told(tmp_path: Path, *table: Row, verdict: Verdict = CALM, **changes: Any) -> dict[str, Alert]:
