@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Crashed
 
 from flows import stages
 from flows.locks import is_worked_on
@@ -27,10 +30,14 @@ from flows.orchestration.vigil import Vigil
 from flows.plan import Plan
 from flows.progress import Reporter
 from flows.settings import Settings
+from flows.watch.reconcile import GRACE
 from mosaic_core.contract.cycle import Cycle
 
 BACKFILL_DEPLOYMENT = "forecast/backfill"
+CAMPAIGN_DEPLOYMENT = "backfill/on-demand"
+CAMPAIGN_LOCKS = "backfill"
 POLL_SECONDS = 3.0
+REVIVALS = 3
 
 
 def run_on_pool(
@@ -130,3 +137,42 @@ def _request(cycle: Cycle, settings: Settings) -> Request:
         parameters={"cycle": cycle.label, **shape},
         tags=(cycle_tag(cycle),),
     )
+
+
+def revive(client: SyncPrefectClient, settings: Settings, now: dt.datetime) -> tuple[str, ...]:
+    """Start backfills again whose machine died; the names of those.
+
+    They go on where they stopped, at most `REVIVALS` times without anybody looking.
+    """
+    revived = []
+    for run in client.read_flow_runs(flow_filter=_BACKFILLS, flow_run_filter=_UNDER_WAY):
+        if _is_dead(run, settings, now):
+            dead: State[None] = Crashed(message="no process holds the lock of the backfill")
+            client.set_flow_run_state(run.id, dead, force=True)
+            revived += [run.name] if _start_again(client, run) else []
+    return tuple(revived)
+
+
+_BACKFILLS = FlowFilter(name=FlowFilterName(any_=["backfill"]))
+_UNDER_WAY = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
+
+
+def _is_dead(run: FlowRun, settings: Settings, now: dt.datetime) -> bool:
+    first = Cycle.parse(str(run.parameters["first"]))
+    since = run.state.timestamp if run.state else now
+    return now - since > GRACE and not is_worked_on(first, settings.locks / CAMPAIGN_LOCKS)
+
+
+def _start_again(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """A run like the dead one; False when that was the last revival."""
+    count = sum(tag.startswith("revival") for tag in run.tags) + 1
+    if count > REVIVALS:
+        return False
+    client.create_flow_run_from_deployment(
+        find_deployment(client, CAMPAIGN_DEPLOYMENT),
+        parameters=run.parameters,
+        name=run.name,
+        tags=[*run.tags, f"revival {count}"],
+        idempotency_key=f"after/{run.id}",
+    )
+    return True

@@ -18,7 +18,7 @@ from flows import stages
 from flows.backfill import failed_histories, ingest_all, summary_lines
 from flows.forecast import Outcome, forecast_cycle
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
-from flows.orchestration.backfill_runs import run_on_pool
+from flows.orchestration.backfill_runs import CAMPAIGN_LOCKS, run_on_pool
 from flows.orchestration.exhibits import as_list, exhibits_of
 from flows.orchestration.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
 from flows.orchestration.operations import reconcile_once
@@ -32,7 +32,7 @@ from flows.orchestration.tasks import (
     quieten_console,
     tolerant,
 )
-from flows.plan import every_hours, make_plan, plan_lines, window
+from flows.plan import Plan, every_hours, make_plan, plan_lines, window
 from flows.progress import Reporter
 from flows.settings import Settings, load_settings
 from flows.timetable import due_cycle, refuse_future
@@ -228,12 +228,21 @@ def backfill(
         dry_run: Only make the plan.
     """
     settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
-    report = PrefectReporter()
     cycles = window(Cycle.parse(first), Cycle.parse(last), every_hours(every), now())
     plan = make_plan(cycles, settings, now())
     post_markdown("backfill-plan", "Plan", as_list(plan_lines(plan)))
     if dry_run:
         return Completed(name="Planned", message=plan_lines(plan)[0])
+    try:
+        with cycle_lock(cycles[0], settings.locks / CAMPAIGN_LOCKS):
+            return _campaign(plan, settings, max_active)
+    except CycleIsBusyError:
+        return Completed(name="Skipped", message=f"a backfill from {cycles[0]} is under way")
+
+
+def _campaign(plan: Plan, settings: Settings, max_active: int) -> State[Any]:
+    """The work of a plan, and what became of it."""
+    report = PrefectReporter()
     unread = ingest_all(plan.to_fetch, settings, report, max_active)
     skip = failed_histories(plan.cycles, unread, settings)
     failures = run_on_pool(plan, settings, report, skip, max_active)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prefect.client.orchestration import SyncPrefectClient
 
+from flows.orchestration.backfill_runs import revive
 from flows.orchestration.runs import carry_out, live_runs, name_waiting
 from flows.settings import Settings
 from flows.timetable import CYCLE_STEP_HOURS
@@ -29,6 +30,7 @@ class Pass:
     figures: Freshness
     verdict: Verdict
     raised: tuple[Alert, ...]
+    revived: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -38,6 +40,7 @@ class Pass:
             counts[action.kind] = counts.get(action.kind, 0) + 1
         done = [f"{number} to {kind}" for kind, number in counts.items()]
         done += [f"{len(self.verdict.given_up)} given up"] if self.verdict.given_up else []
+        done += [f"{name} goes on" for name in self.revived]
         done += [f"alert {alert.key}" for alert in self.raised]
         return ", ".join(done) or "nothing to do"
 
@@ -55,9 +58,10 @@ def reconcile_once(
         return Pass(table, figures, verdict, ())
     name_waiting(client, runs)
     carry_out(client, verdict.actions)
+    revived = revive(client, settings, now)
     raised = tell(table, verdict, settings, now)
     write_status(settings, now, table, figures)
-    return Pass(table, figures, verdict, raised)
+    return Pass(table, figures, verdict, raised, revived)
 
 
 def since_installed(table: Sequence[Row], runs: Iterable[Run]) -> tuple[Row, ...]:

@@ -26,6 +26,7 @@ class Installation:
     api: str
     folder: Path
     environment: dict[str, str]
+    toys: bool = True
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
@@ -49,8 +50,9 @@ class Installation:
         return cls(api, folder, environment)
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`mosaic-ops ARGUMENTS` with the toy stages in place."""
-        code = "import toy_flows; from flows.cli.main import main; main()"
+        """`mosaic-ops ARGUMENTS`, with the toy stages in place unless this one has the real."""
+        code = "from flows.cli.main import main; main()"
+        code = f"import toy_flows; {code}" if self.toys else code
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             env=self.environment,
@@ -63,14 +65,13 @@ class Installation:
         return done
 
     def deploy(self) -> None:
-        """The project's own prefect.yaml, pointed at the toy flows, without its schedules."""
+        """The project's own prefect.yaml without its schedules, pointed at the toy flows."""
         text = (ROOT / "deploy" / "prefect.yaml").read_text()
+        text = text.replace("active: true", "active: false")
+        if self.toys:
+            text = text.replace("flows.orchestration.deployed.", "toy_flows.")
         file = self.folder / "prefect.yaml"
-        file.write_text(
-            text.replace("flows.orchestration.deployed.", "toy_flows.").replace(
-                "active: true", "active: false"
-            )
-        )
+        file.write_text(text)
         self.command("deploy", "--file", str(file))
 
     def start_worker(self, pool: str) -> subprocess.Popen[bytes]:
