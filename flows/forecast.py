@@ -16,6 +16,7 @@ from flows.locks import cycle_lock
 from flows.progress import Reporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import DataError, SourceError
 
 INGEST_LOCKS = "ingest"
 
@@ -56,13 +57,30 @@ def forecast_cycle(
             return Outcome(cycle, address, made=False)
 
         stages.reference(settings)  # without weights there is no point in fetching anything
-        for analysis in stages.missing_analyses(cycle, settings):
-            ingest_analysis(analysis, settings, report, run)
-
+        obtain_history(cycle, settings, report, run)
         state = run(stages.initial_state, cycle, settings, report)
         staged = run(stages.rollout, cycle, state, settings, report)
         address = run(stages.publish, cycle, staged, settings, report)
         return Outcome(cycle, address, made=True)
+
+
+def obtain_history(cycle: Cycle, settings: Settings, report: Reporter, run: Run) -> None:
+    """Archive every analysis that is missing; where none can be had, its stand-in, if allowed.
+
+    The newest is never replaced: then the cycle before is the better start.
+    """
+    gaps: list[Cycle] = []
+    for analysis in stages.missing_analyses(cycle, settings):
+        try:
+            ingest_analysis(analysis, settings, report, run)
+        except (SourceError, DataError) as error:
+            if analysis == cycle or len(gaps) == settings.forecast_fills:
+                raise
+            report.say(f"warning, no analysis of {analysis}: {error}")
+            gaps.append(analysis)
+    for gap in gaps:
+        with cycle_lock(gap, settings.locks / INGEST_LOCKS, patient=True):
+            run(stages.fill, gap, settings, report)
 
 
 def ingest_analysis(
@@ -74,6 +92,19 @@ def ingest_analysis(
     """
     with cycle_lock(analysis, settings.locks / INGEST_LOCKS, patient=True):
         if analysis in stages.missing_analyses(analysis, settings):
-            source = run(stages.wait, analysis, settings, report)
-            folder = run(stages.fetch, analysis, source, settings, report)
-            run(stages.archive, analysis, folder, settings, report)
+            _ingest_from_mirrors(analysis, settings, report, run)
+
+
+def _ingest_from_mirrors(analysis: Cycle, settings: Settings, report: Reporter, run: Run) -> None:
+    """The analysis from the first mirror that gives a sound one; those that fail are left out."""
+    source = run(stages.wait, analysis, settings, report)
+    try:
+        folder = run(stages.fetch, analysis, source, settings, report)
+        run(stages.archive, analysis, folder, settings, report)
+    except (SourceError, DataError) as error:
+        others = tuple(name for name in settings.mirrors if name != source)
+        if not others or len(others) == len(settings.mirrors):
+            raise
+        report.say(f"warning, {analysis} from {source}: {error}")
+        rest = settings.model_copy(update={"mirrors": others})
+        _ingest_from_mirrors(analysis, rest, report, run)

@@ -58,14 +58,18 @@ def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, forecaster: Fore
 
 
 def input_analyses(state: xr.Dataset) -> tuple[str, ...]:
-    """One line per analysis of an initial state: its time, source, era, digest and verdict."""
+    """One line per slot of an initial state: its time, what stands there (the analysis, or a
+    forecast in its place), source, era, digest and the gate's verdict."""
     lines = []
-    for time, text in zip(state["time"].values, state["provenance"].values, strict=True):
+    slots = zip(*(state[name].values for name in ("time", "origin", "provenance")), strict=True)
+    for time, origin, text in slots:
         record = json.loads(str(text))
-        origin = f"{record.get('source', 'unknown')} era {record.get('era', 'unknown')}"
+        source = f"{record.get('source', 'unknown')} era {record.get('era', 'unknown')}"
         verdict = record.get("gate", {}).get("outcome", "not judged")
-        digest = record["sha256"]
-        lines.append(f"{Cycle.from_datetime64(time)} {origin} sha256 {digest} gate {verdict}")
+        lines.append(
+            f"{Cycle.from_datetime64(time)} {origin} from {source} "
+            f"sha256 {record['sha256']} gate {verdict}"
+        )
     return tuple(lines)
 
 

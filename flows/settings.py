@@ -54,6 +54,13 @@ class Settings(BaseModel):
     deadline_hours: float = Field(
         9.0, gt=0, description="hours after the initial time when waiting for an analysis ends"
     )
+    forecast_fills: int = Field(
+        1,
+        ge=0,
+        le=3,
+        description="analyses before the newest that the 6-h forecast valid then may stand in for; "
+        "0 takes analyses only",
+    )
     poll_seconds: float = Field(60.0, gt=0, description="pause between two looks at the mirrors")
     rounding: Literal["default", "none"] = Field(
         "default", description="bit rounding of the stored forecast: by the table, or none"
@@ -135,6 +142,11 @@ class Settings(BaseModel):
     def archive(self) -> Path:
         """The 1.5 degree analysis archive."""
         return self.data_root / "analyses.zarr"
+
+    @property
+    def fills(self) -> Path:
+        """Forecasts that stand in for missing analyses, laid out like the archive."""
+        return self.data_root / "fills.zarr"
 
     @property
     def downloads(self) -> Path:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from flows.ensemble import run_ensemble
 from flows.progress import Advance, Reporter
 from flows.receipts import recorded
 from flows.settings import Settings
-from ingest.admission import admit_fetched
+from ingest.admission import accept, examine
+from ingest.analysis import build_analysis, incoming_statics
 from ingest.archive import archived_times
 from ingest.fetch import MANIFEST, fetch_analysis, verified_manifest, wait_until_ready
 from ingest.gate.reference import Reference
 from ingest.gate.verdict import Outcome, told
+from ingest.initial_state import ANALYSIS, GapPolicy
 from ingest.initial_state import initial_state as collect_history
+from ingest.intake import take_in
 from ingest.sources import Source, source_named
+from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError
 from postprocess.product_store import write_product
@@ -94,15 +99,43 @@ def archive(cycle: Cycle, folder: Path, settings: Settings, report: Reporter) ->
     An analysis that the gate refuses, or that cannot be decoded, is fetched anew next time.
     """
     title = f"regridding {cycle} to 1.5 degrees, checking it"
-    with _recorded("archive", cycle, settings, report, title):
-        try:
-            store, verdict = admit_fetched(folder, settings.archive, reference(settings))
-        except DataError:
-            (folder / MANIFEST).unlink()
-            raise
+    with _recorded("gate", cycle, settings, report, title), _fetched_anew_if_refused(folder):
+        analysis = build_analysis(FetchManifest.read(folder / MANIFEST), folder)
+        statics = incoming_statics(folder)
+        known = reference(settings)
+        verdict = examine(settings.archive, analysis, known, static_fields=statics)
+        verdict.require(f"analysis of {cycle} from {analysis.attrs['source']}")
     for finding in verdict.of(Outcome.WARN):
         report.say(f"warning, analysis of {cycle}: {told(finding)}")
-    return store.sha256
+    with _recorded("archive", cycle, settings, report, f"archiving {cycle}"):
+        return accept(settings.archive, analysis, verdict).sha256
+
+
+@contextmanager
+def _fetched_anew_if_refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        (folder / MANIFEST).unlink()
+        raise
+
+
+def fill(cycle: Cycle, settings: Settings, report: Reporter) -> str:
+    """Get the 6-h forecast valid at `cycle`, which may stand in for its analysis; its source.
+
+    It is fetched from the settings' mirrors in turn, judged like an analysis, and kept in an
+    archive of its own. Raises SourceError or DataError naming each mirror's answer.
+    """
+    with _recorded("fill", cycle, settings, report, f"fetching the 6-h forecast valid at {cycle}"):
+        taken = take_in(
+            cycle,
+            [mirror(name) for name in settings.mirrors],
+            downloads=settings.downloads,
+            archive=settings.archive,
+            fills=settings.fills,
+            reference=reference(settings),
+        )
+    return taken.source
 
 
 def reference(settings: Settings) -> Reference:
@@ -119,9 +152,17 @@ def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:
     with _recorded("initial_state", cycle, settings, report, "collecting the initial state"):
         variant = settings.model_variant
         state = collect_history(
-            cycle, settings.archive, variant.history_count, variant.history_spacing_hours
+            cycle,
+            settings.archive,
+            variant.history_count,
+            variant.history_spacing_hours,
+            fills=settings.fills,
+            policy=GapPolicy(forecast_fills=settings.forecast_fills),
         )
         write_product(path, state, {"title": f"Initial state of {cycle}"})
+    for time, origin in zip(state["time"].values, state["origin"].values, strict=True):
+        if origin != ANALYSIS:
+            report.say(f"warning, {cycle}: {Cycle.from_datetime64(time)} is a {origin}")
     return path
 
 

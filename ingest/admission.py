@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ingest.analysis import build_analysis, incoming_statics
 from ingest.archive import append_analysis, archived_times, read_analysis
-from ingest.fetch import MANIFEST
 from ingest.gate.judge import judge_analysis
 from ingest.gate.reference import Planes, Reference
 from ingest.gate.verdict import Verdict
-from mosaic_core.contract.artifacts import FetchManifest, StoreRef
+from mosaic_core.contract.artifacts import StoreRef
 from mosaic_core.contract.cycle import Cycle
 
 _LONGEST_STEP = np.timedelta64(24, "h")
@@ -36,24 +34,12 @@ def admit(
     verdict = examine(compared_with or archive, analysis, reference, static_fields=static_fields)
     cycle = Cycle.from_datetime64(analysis["time"].values[0])
     verdict.require(f"analysis of {cycle} from {analysis.attrs.get('source', 'the user')}")
-    recorded = analysis.assign_attrs(gate=verdict.as_record())
-    return append_analysis(archive, recorded), verdict
+    return accept(archive, analysis, verdict), verdict
 
 
-def admit_fetched(
-    folder: Path,
-    archive: Path,
-    reference: Reference | None = None,
-    *,
-    compared_with: Path | None = None,
-    step: int = 0,
-) -> tuple[StoreRef, Verdict]:
-    """`admit` for what `fetch_analysis` left in `folder`, static fields included."""
-    analysis = build_analysis(FetchManifest.read(folder / MANIFEST), folder, step=step)
-    return admit(
-        archive, analysis, reference, compared_with=compared_with,
-        static_fields=incoming_statics(folder),
-    )  # fmt: skip
+def accept(archive: Path, analysis: xr.Dataset, verdict: Verdict) -> StoreRef:
+    """Archive an analysis with the verdict that let it pass."""
+    return append_analysis(archive, analysis.assign_attrs(gate=verdict.as_record()))
 
 
 def examine(

@@ -18,6 +18,7 @@ import eccodes
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.ccsds import plain_values
 from ingest.index import FieldKey
 from mosaic_core.contract.errors import DataError, InputError
 from mosaic_core.contract.variables import CHANNELS
@@ -159,11 +160,12 @@ def read_header(handle: Any) -> MessageHeader:
     """The header of an open message."""
     level_type = _key(handle, "levtype", "")
     level = int(_key(handle, "level", 0))
+    name, units = _name_and_units(handle)
     return MessageHeader(
-        key=FieldKey(_short_name(handle), level_type, None if level_type == "sfc" else level),
+        key=FieldKey(name, level_type, None if level_type == "sfc" else level),
         type_of_level=_key(handle, "typeOfLevel", "unknown"),
         level=level,
-        units=_key(handle, "units", ""),
+        units=units,
         mars_class=_key(handle, "class", ""),
         stream=_key(handle, "stream", ""),
         type=_key(handle, "type", ""),
@@ -179,6 +181,47 @@ def read_header(handle: Any) -> MessageHeader:
 def _short_name(handle: Any) -> str:
     name = str(_key(handle, "shortName", "unknown"))
     return name if name not in ("unknown", "~") else f"param{_key(handle, 'paramId', 0)}"
+
+
+_NAMES: dict[bytes, tuple[str, str]] = {}
+_MOST_NAMES = 4096
+
+
+def _name_and_units(handle: Any) -> tuple[str, str]:
+    """ecCodes searches thousands of definitions for each: what was found is kept by product."""
+    product = _product(eccodes.codes_get_message(handle))
+    if product is None:
+        return _short_name(handle), _key(handle, "units", "")
+    if product not in _NAMES:
+        if len(_NAMES) >= _MOST_NAMES:
+            _NAMES.clear()
+        _NAMES[product] = _short_name(handle), _key(handle, "units", "")
+    return _NAMES[product]
+
+
+def _product(message: bytes) -> bytes | None:
+    """Everything in a GRIB2 message that decides its name, if its product template is 4.0.
+
+    That is all of sections 0 to 4 but the lengths, the reference time, the grid, and the level
+    where it is a single isobaric surface: no definition names those by level.
+    """
+    if message[7] != 2:
+        return None
+    found, start = {0: message[4:8]}, 16
+    while 4 not in found and start + 5 <= len(message):
+        length = int.from_bytes(message[start : start + 4], "big")
+        found[message[start + 4]] = message[start : start + length]
+        start += max(length, 5)
+    product = found.get(4, b"")
+    if len(product) < 34 or product[7:9] != b"\0\0":
+        return None
+    if product[22] == _ISOBARIC and product[28] == _NO_SURFACE:
+        product = product[:23] + product[28:]
+    when = found.get(1, b"")
+    return b"|".join((found[0], when[5:12] + when[19:], found.get(2, b""), product))
+
+
+_ISOBARIC, _NO_SURFACE = 100, 255  # code table 4.5
 
 
 def _key(handle: Any, name: str, default: Any) -> Any:
@@ -211,15 +254,9 @@ def decode(handle: Any, where: str) -> Field:
 def _decoded(handle: Any, header: MessageHeader, where: str) -> Field:
     with _refusing(f"{where} ({header.key})"):
         latitude, longitude = _axes(handle, header, where)
-        values = _values(handle).reshape(latitude.size, longitude.size)
-    values = _without_sentinel(values, header)
-    missing = int(np.isnan(values).sum()) if has_nan(values) else 0
+        values, missing = _values(handle, header.key)
+        values = values.reshape(latitude.size, longitude.size)
     return Field(header, latitude, longitude, values, missing)
-
-
-def has_nan(values: NDArray[np.floating]) -> bool:
-    """Whether any value is NaN: the minimum carries it, at a tenth of the cost of isnan."""
-    return bool(np.isnan(values.min()))
 
 
 def _axes(
@@ -249,7 +286,18 @@ def _span(handle: Any, axis: str) -> tuple[float, float]:
     return float(first), float(last)
 
 
-def _values(handle: Any) -> NDArray[np.float32]:
+def _values(handle: Any, key: FieldKey) -> tuple[NDArray[np.float32], int]:
+    """The values in the order of the message, and how many of them are missing."""
+    sentinel = SENTINEL if key in _SENTINEL_IS_MISSING else np.inf
+    plain = plain_values(handle, sentinel)
+    if plain is not None:
+        return plain, 0
+    values = _values_of_eccodes(handle)
+    values[values == sentinel] = np.nan
+    return values, int(np.isnan(values).sum())
+
+
+def _values_of_eccodes(handle: Any) -> NDArray[np.float32]:
     if eccodes.codes_get(handle, "bitmapPresent"):
         eccodes.codes_set(handle, "missingValue", float("nan"))
     try:
@@ -259,13 +307,7 @@ def _values(handle: Any) -> NDArray[np.float32]:
     return values
 
 
-def _without_sentinel(values: NDArray[np.float32], header: MessageHeader) -> NDArray[np.float32]:
-    """9999 becomes NaN in fields that cannot reach it; a height of 9999 gpm is a value."""
-    if header.key not in _SENTINEL_IS_MISSING or values.max() < SENTINEL:
-        return values
-    return np.where(values == SENTINEL, np.float32(np.nan), values)
-
-
+# In fields that cannot reach it; a height of 9999 gpm is a value.
 _SENTINEL_IS_MISSING = frozenset(
     FieldKey(param, channel.variable.levtype, channel.level_hpa)
     for channel in CHANNELS

@@ -15,6 +15,9 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ArchiveError
 from mosaic_core.contract.schema import INITIAL_STATE
 
+ANALYSIS, FORECAST = "analysis", "6-h forecast"
+"""Labels of the slots."""
+
 
 @dataclass(frozen=True)
 class GapPolicy:
@@ -72,8 +75,8 @@ def choose_slots(
     if gaps:
         raise _refusal(wanted, gaps, archive, policy)
     return tuple(
-        Slot(cycle, fills, "6-h forecast") if fills and cycle in filled
-        else Slot(cycle, archive, "analysis")
+        Slot(cycle, fills, FORECAST) if fills and cycle in filled
+        else Slot(cycle, archive, ANALYSIS)
         for cycle in wanted
     )  # fmt: skip
 

@@ -114,8 +114,9 @@ class ConservativeRegridder:
         return result.reshape(*field.shape[:-2], *result.shape[1:]).astype(field.dtype, copy=False)
 
     def _plane(self, plane: Array) -> NDArray[np.float64]:
-        if not np.isnan(plane.min()):
-            return self._apply(plane)
+        regridded = self._apply(plane)
+        if not np.isnan(regridded.min()):  # every cell of the source is part of some cell
+            return regridded
         valid = ~np.isnan(plane)
         weight = self._apply(valid.astype(np.float64))
         total = self._apply(np.where(valid, plane, 0.0))

@@ -48,7 +48,8 @@ class CycleEntry(Record):
 
     `init_time` is what the forecast starts from, `available_at` when readers could first have it,
     `modified_at` when anything about it last changed. `health` names unhealthy members; empty is
-    healthy.
+    healthy. `input_analyses` has a line for each state it starts from: time, analysis or a forecast
+    in its place, source, digest, and the verdict of the checks.
     """
 
     cycle: str
@@ -66,6 +67,7 @@ class CycleEntry(Record):
     code_version: str
     comment: str
     health: tuple[str, ...]
+    input_analyses: tuple[str, ...] = ()
     stores: tuple[StoreEntry, ...]
     plots: tuple[str, ...]
 
@@ -173,6 +175,7 @@ def describe(manifest: Manifest, manifest_sha256: str, note: Pruned) -> CycleEnt
         code_version=text("code_version"),
         comment=text("comment"),
         health=tuple(manifest.provenance.get("member_health", ())),
+        input_analyses=tuple(manifest.provenance.get("input_analyses", ())),
         stores=tuple(_store(manifest, name, note) for name in manifest.stores),
         plots=tuple(
             f"{manifest.path}/{record.key}"

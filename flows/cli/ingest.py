@@ -120,7 +120,7 @@ def cycle(
             archive=settings.archive,
             reference=_reference(settings),
             correct=correct,
-            fills=settings.data_root / "fills.zarr" if fill else None,
+            fills=settings.fills if fill else None,
             progress=lambda done, total: progress(done // 1_000_000, total // 1_000_000),
         )
     if intake.verdict is None:

@@ -19,7 +19,7 @@ from flows.backfill import failed_histories, ingest_all, summary_lines
 from flows.forecast import Outcome, forecast_cycle
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
 from flows.orchestration.backfill_runs import CAMPAIGN_LOCKS, run_on_pool
-from flows.orchestration.exhibits import as_list, exhibits_of
+from flows.orchestration.exhibits import as_list, exhibits_of, verdict_card
 from flows.orchestration.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
 from flows.orchestration.operations import reconcile_once
 from flows.orchestration.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
@@ -39,6 +39,7 @@ from flows.timetable import due_cycle, refuse_future
 from flows.watch.canary import examine
 from flows.watch.retention import free_space
 from flows.watch.status_text import latency_markdown, matrix_markdown
+from ingest.gate.verdict import GateRefusal
 from mosaic_core.contract.cycle import Cycle
 
 RECONCILE_DEPLOYMENT = "reconcile/every-15-minutes"
@@ -140,7 +141,12 @@ def shown_cycle(
     """forecast_cycle inside a Prefect run: stages are tasks, results are on the run's page."""
     keep_to_the_story()
     name_run(run_name(cycle), (cycle_tag(cycle), f"variant:{settings.variant}"))
-    outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run)
+    try:
+        outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run)
+    except GateRefusal as refusal:
+        shown = verdict_card("gate", refusal.where, refusal.verdict)
+        post_markdown(shown.key, shown.title, shown.text)
+        raise
     for exhibit in exhibits_of(outcome, settings):
         post_markdown(exhibit.key, exhibit.title, exhibit.text)
     return outcome

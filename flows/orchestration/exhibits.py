@@ -6,11 +6,20 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
+
+from flows import stages
 from flows.forecast import Outcome
 from flows.receipts import Receipt, receipts_of
 from flows.settings import Settings
+from ingest.archive import provenance
+from ingest.gate.plot import draw_verdict
+from ingest.gate.verdict import Verdict
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import ArchiveError
 from postprocess.manifest import Manifest
 from postprocess.objects.root import open_root
 from postprocess.publish import published_cycle
@@ -36,6 +45,7 @@ def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
         yield Exhibit("waterfall", f"Stages of {outcome.cycle}", waterfall(receipts))
     if not outcome.made:
         return
+    yield from verdicts(outcome.cycle, settings)
     manifest = published_cycle(settings.published, outcome.cycle)
     if manifest is None:
         return
@@ -46,6 +56,46 @@ def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
         if name.suffix == ".png":
             title, content = name.stem.replace("_", " "), root.read(f"{manifest.path}/{record.key}")
             yield Exhibit(key_of(name.stem), f"{title} {outcome.cycle}", picture(title, content))
+
+
+def verdicts(cycle: Cycle, settings: Settings) -> Iterator[Exhibit]:
+    """What the gate said of each state that the cycle started from, the newest first."""
+    records = archive_records(settings.fills) | archive_records(settings.archive)
+    for valid in reversed(stages.history(cycle, settings)):
+        hours = round((cycle.datetime - valid.datetime).total_seconds() / 3600)
+        gate = records.get(valid.init_time, {}).get("gate")
+        if gate is not None:
+            key = f"gate-{hours}-h-before" if hours else "gate"
+            yield verdict_card(key, f"analysis of {valid}", Verdict.from_record(gate))
+
+
+def archive_records(archive: Path) -> dict[np.datetime64, dict[str, Any]]:
+    """The record of each time in an archive; none when there is no archive."""
+    try:
+        return provenance(archive)
+    except ArchiveError:
+        return {}
+
+
+def verdict_card(key: str, subject: str, verdict: Verdict) -> Exhibit:
+    """A verdict as a table and a picture."""
+    title = f"Gate: {subject}: {verdict.outcome.value}"
+    drawn = picture(title, draw_verdict(verdict, subject))
+    return Exhibit(key, title, f"{verdict_table(verdict)}\n\n{drawn}")
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """For each check its worst value, with what it is held against."""
+    lines = [
+        "| check | of | value | refused at | verdict | why there |",
+        "|---|---|--:|--:|---|---|",
+    ]
+    lines += [
+        f"| {f.check} | {f.subject} | {f.value:.4g} | {f.limit:.4g} | {f.outcome.value} "
+        f"| {f.reason} |"
+        for f in verdict.worst_by_check()
+    ]
+    return "\n".join(lines)
 
 
 def key_of(name: str) -> str:

@@ -53,6 +53,7 @@ POLICIES = {
     "wait": Policy("wait for", NETWORK_DELAYS),  # ends at the deadline of the settings
     "fetch": Policy("fetch", NETWORK_DELAYS, timeout_seconds=3600),
     "archive": Policy("archive", timeout_seconds=1800),
+    "fill": Policy("fill", NETWORK_DELAYS, timeout_seconds=3600),
     "initial_state": Policy("initial state", timeout_seconds=600),
     # A CUDA error stays with its process: a rollout is tried again by a new run, not in this one.
     "rollout": Policy("rollout", timeout_seconds=5 * 3600),

@@ -62,8 +62,8 @@ def _unpublished(row: Row, given_up: bool, settings: Settings, now: dt.datetime)
         )
     if failure and failure.stage == "wait":
         yield Alert(kind="source", subject=cycle, stage="wait", cause=cause, command=command)
-    if failure and failure.stage == "archive":
-        yield Alert(kind="refused", subject=cycle, stage="archive", cause=cause, command=command)
+    if failure and failure.stage == "gate":
+        yield Alert(kind="refused", subject=cycle, stage="gate", cause=cause, command=command)
 
 
 def _missing_members(row: Row, settings: Settings) -> Iterator[Alert]:

@@ -20,6 +20,7 @@ from postprocess.objects.root import MUTABLE, open_root
 STAGES = {
     "wait": "available",
     "fetch": "fetched",
+    "gate": "checked",
     "archive": "archived",
     "initial_state": "history",
     "rollout": "rolled out",

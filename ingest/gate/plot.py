@@ -15,7 +15,12 @@ _LONGEST = 2.0
 
 
 def plot_verdict(verdict: Verdict, title: str, path: Path) -> None:
-    """Write a PNG or SVG with one bar per check: its worst subject, and the line of refusal."""
+    """Write the picture of `draw_verdict` to a PNG or SVG."""
+    write_atomic(path, draw_verdict(verdict, title, path.suffix.lstrip(".") or "png"))
+
+
+def draw_verdict(verdict: Verdict, title: str, form: str = "png") -> bytes:
+    """A PNG or SVG with one bar per check: its worst subject, and the line of refusal."""
     shown = [f for f in verdict.worst_by_check() if f.outcome is not Outcome.UNCHECKED]
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(shown)), layout="constrained")
     axes = figure.subplots()
@@ -31,5 +36,5 @@ def plot_verdict(verdict: Verdict, title: str, path: Path) -> None:
     axes.set_xlabel("half: a warning; 1: refused")
     axes.set_title(f"{title}: {verdict.outcome.value}", loc="left")
     content = BytesIO()
-    figure.savefig(content, format=path.suffix.lstrip(".") or "png", dpi=120)
-    write_atomic(path, content.getvalue())
+    figure.savefig(content, format=form, dpi=100)
+    return content.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -109,8 +109,13 @@ class Verdict:
             "findings": [_rounded(finding) for finding in shown.values()],
         }
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Verdict:
+        """What `as_record` kept of a verdict."""
+        return cls(tuple(_restored(kept) for kept in record["findings"]))
+
     def require(self, where: str) -> Verdict:
-        """The verdict itself unless it refuses: then a DataError with the worst of each check."""
+        """The verdict itself unless it refuses: then a GateRefusal with the worst of each check."""
         refused = Verdict(self.of(Outcome.REFUSE))
         if refused.findings:
             counts = Counter(finding.check for finding in refused.findings)
@@ -118,12 +123,21 @@ class Verdict:
                 f"\n  - {told(finding)}{_and_others(counts[finding.check] - 1)}"
                 for finding in refused.worst_by_check()
             ]
-            raise DataError(
+            raise GateRefusal(
+                self,
                 "the gate refuses this analysis:" + "".join(lines),
                 where=where,
                 remedy="take it from another source; start from the cycle before if all agree",
             )
         return self
+
+
+class GateRefusal(DataError):
+    """The gate refused an analysis; `verdict` has every finding."""
+
+    def __init__(self, verdict: Verdict, what: str, *, where: str, remedy: str) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.verdict = verdict
 
 
 def told(finding: Finding) -> str:
@@ -149,6 +163,20 @@ def _rounded(finding: Finding) -> dict[str, Any]:
         number = float(f"{record[name]:.4g}")
         record[name] = number if number == number else None
     return record
+
+
+def _restored(kept: Mapping[str, Any]) -> Finding:
+    numbers = {
+        name: float("nan") if kept[name] is None else kept[name]
+        for name in ("value", "limit", "share")
+    }
+    return Finding(
+        check=kept["check"],
+        subject=kept["subject"],
+        outcome=Outcome(kept["outcome"]),
+        reason=kept["reason"],
+        **numbers,
+    )
 
 
 def combine(parts: Iterable[Iterable[Finding]]) -> Verdict:

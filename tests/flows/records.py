@@ -34,7 +34,10 @@ def receipt(
 
 def history(cycle: Cycle, folder: Path, visible_hours: float) -> None:
     """All receipts of a cycle that was visible `visible_hours` after its initial time."""
-    hours = {"wait": 6.7, "fetch": 6.8, "archive": 6.9, "initial_state": 6.95, "rollout": 7.0}
+    hours = {
+        "wait": 6.7, "fetch": 6.8, "gate": 6.85, "archive": 6.9, "initial_state": 6.95,
+        "rollout": 7.0,
+    }  # fmt: skip
     for stage, begin in hours.items():
         receipt(cycle, stage, begin, 60).write(folder)
     receipt(cycle, "publish", visible_hours - 0.05, 180).write(folder)

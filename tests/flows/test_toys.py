@@ -10,7 +10,7 @@ from flows import stages
 from tests.flows import toy_stages
 
 DOORS = (
-    "archive", "fetch", "history", "initial_state", "mirror", "missing_analyses", "publish",
+    "archive", "fetch", "fill", "history", "initial_state", "mirror", "missing_analyses", "publish",
     "published_address", "reference", "rollout", "wait",
 )  # fmt: skip
 

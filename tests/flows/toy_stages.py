@@ -83,8 +83,16 @@ def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Pa
 
 def archive(cycle: Cycle, manifest: Path, settings: Settings, report: Reporter) -> None:
     """Append to the archive."""
+    with recorded("gate", cycle, settings.receipts, report, f"check {cycle}"):
+        pass
     with recorded("archive", cycle, settings.receipts, report, f"archive {cycle}"):
         write_json_atomic(settings.archive / f"{cycle.id}.json", {"from": str(manifest)})
+
+
+def fill(cycle: Cycle, settings: Settings, report: Reporter) -> str:
+    """No mirror of the toys has forecasts."""
+    with recorded("fill", cycle, settings.receipts, report, f"fill {cycle}"):
+        raise SourceError("no mirror has the 6-h forecast", where=f"cycle {cycle}")
 
 
 def missing_analyses(cycle: Cycle, settings: Settings) -> list[Cycle]:

@@ -54,7 +54,9 @@ def test_only_what_can_recover_in_a_minute_is_tried_again(error: Exception, agai
 def test_every_stage_of_the_page_has_a_policy() -> None:
     page = inspect.getsource(forecast)
     called = {
-        line.split("run(stages.")[1].split(",")[0] for line in page.splitlines() if "run(" in line
+        line.split("run(stages.")[1].split(",")[0]
+        for line in page.splitlines()
+        if "run(stages." in line
     }
     assert called == set(POLICIES)
 

@@ -44,7 +44,7 @@ def test_a_given_up_cycle_is_told_with_its_stage_and_reason(tmp_path: Path) -> N
     assert not told(tmp_path, row(NEWEST, "failed", failed))
 
 
-@pytest.mark.parametrize(("stage", "kind"), [("wait", "source"), ("archive", "refused")])
+@pytest.mark.parametrize(("stage", "kind"), [("wait", "source"), ("gate", "refused")])
 def test_a_stale_source_and_a_refused_analysis_have_their_own_kind(
     stage: str, kind: str, tmp_path: Path
 ) -> None:

