@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from flows.progress import BarReporter
-from flows.settings import load_settings
+from flows.settings import Settings, load_settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError
 
@@ -37,10 +37,14 @@ def _now() -> dt.datetime:
 
 @_config
 @click.command()
+@click.argument("cycle", required=False)
 @click.option("--cycles", default=12, show_default=True, help="Number of cycles, newest first.")
 @click.option("--json", "as_data", is_flag=True, help="The whole table as JSON.")
-def status(config: Path | None, cycles: int, as_data: bool) -> None:
-    """What became of each cycle, stage by stage, and how soon it was visible."""
+def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -> None:
+    """What became of each cycle, stage by stage; of one CYCLE, when each stage was done."""
+    if cycle is not None:
+        _one_cycle(Cycle.parse(cycle), load_settings(config))
+        return
     from flows.watch.status import WINDOW_CYCLES, as_json, freshness, rows
     from flows.watch.status_text import matrix_lines
 
@@ -51,6 +55,14 @@ def status(config: Path | None, cycles: int, as_data: bool) -> None:
         click.echo(json.dumps(as_json(table[:cycles], figures, now), indent=1))
         return
     for line in matrix_lines(table[:cycles], figures):
+        click.echo(line)
+
+
+def _one_cycle(cycle: Cycle, settings: Settings) -> None:
+    from flows.receipts import receipts_of
+    from flows.watch.waterfall import waterfall_lines
+
+    for line in waterfall_lines(cycle, receipts_of(cycle, settings.receipts)):
         click.echo(line)
 
 

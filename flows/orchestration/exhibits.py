@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,8 +14,9 @@ import numpy as np
 
 from flows import stages
 from flows.forecast import Outcome
-from flows.receipts import Receipt, receipts_of
+from flows.receipts import receipts_of
 from flows.settings import Settings
+from flows.watch.waterfall import waterfall_markdown
 from ingest.archive import provenance
 from ingest.gate.plot import draw_verdict
 from ingest.gate.verdict import Verdict
@@ -26,7 +28,6 @@ from postprocess.publish import published_cycle
 
 PICTURE_WIDTHS = (900, 720, 540, 360)
 PICTURE_LIMIT_BYTES = 140_000  # a third more as base64; the row stays under 200 kB
-BAR_CHARACTERS = 32
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
     """The waterfall of the cycle, and every picture of its publication (small enough)."""
     receipts = receipts_of(outcome.cycle, settings.receipts)
     if receipts:
-        yield Exhibit("waterfall", f"Stages of {outcome.cycle}", waterfall(receipts))
+        text = waterfall_markdown(outcome.cycle, receipts)
+        yield Exhibit("waterfall", f"Stages of {outcome.cycle}", text)
     if not outcome.made:
         return
     yield from verdicts(outcome.cycle, settings)
@@ -103,46 +105,34 @@ def key_of(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
 
 
-def waterfall(receipts: Sequence[Receipt]) -> str:
-    """A table with a bar per stage on the time axis of the cycle, attempts and reasons."""
-    first = min(receipt.started for receipt in receipts)
-    last = max(receipt.finished or receipt.started for receipt in receipts)
-    whole = max((last - first).total_seconds(), 1e-9)
-    lines = [
-        "| stage | state | from + s | seconds | attempt | time axis |",
-        "|---|---|--:|--:|--:|---|",
-    ]
-    for receipt in receipts:
-        begin = (receipt.started - first).total_seconds()
-        seconds = ((receipt.finished or last) - receipt.started).total_seconds()
-        lines.append(
-            f"| {receipt.stage} | {receipt.status} | {begin:.1f} | {seconds:.1f} "
-            f"| {receipt.attempt} | `{bar(begin / whole, seconds / whole)}` |"
-        )
-    reasons = [f"- **{r.stage}**: {r.reason}" for r in receipts if r.reason]
-    return "\n".join([*lines, "", *reasons])
-
-
-def bar(begin: float, length: float) -> str:
-    """A bar on a line of fixed width; `begin` and `length` are fractions of it."""
-    start = min(int(begin * BAR_CHARACTERS), BAR_CHARACTERS - 1)
-    filled = max(1, min(round(length * BAR_CHARACTERS), BAR_CHARACTERS - start))
-    return ("." * start + "#" * filled).ljust(BAR_CHARACTERS, ".")
-
-
 def as_list(lines: Sequence[str]) -> str:
     """A bullet for each line."""
     return "\n".join(f"- {line}" for line in lines)
 
 
 def store_card(outcome: Outcome, manifest: Manifest) -> str:
-    """Where the stores are, how large, and how to open them."""
-    stores = "\n".join(f"- `{name}`" for name in manifest.stores)
-    return (
-        f"**{outcome.cycle}**: {manifest.members} members to {manifest.lead_hours} h, "
-        f"{manifest.bytes / 1e6:.0f} MB in `{outcome.address}`\n\n{stores}\n\n"
-        f"```python\nimport xarray as xr\nxr.open_zarr('{outcome.address}/forecast.zarr')\n```\n"
+    """Where the stores are, how large each is, and how to open them."""
+    sizes: Counter[str] = Counter()
+    for record in manifest.objects:
+        sizes[record.key.partition("/")[0]] += record.size
+    rows = [f"| `{name}` | {_megabytes(size)} |" for name, size in sorted(sizes.items())]
+    return "\n".join(
+        [
+            f"**{outcome.cycle}**: {manifest.members} members to {manifest.lead_hours} h, "
+            f"{_megabytes(manifest.bytes)} in `{outcome.address}`",
+            "",
+            f"```python\nimport xarray as xr\n\nrun = '{outcome.address}'",
+            "forecast = xr.open_zarr(f'{run}/forecast.zarr')\n```",
+            "",
+            "| in it | size |",
+            "|---|--:|",
+            *rows,
+        ]
     )
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def picture(name: str, content: bytes) -> str:

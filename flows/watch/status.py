@@ -188,7 +188,10 @@ def percentiles(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def as_json(table: Sequence[Row], figures: Freshness, now: dt.datetime) -> dict[str, Any]:
-    """The status page's data: schema 1, times in UTC ISO 8601, hours after the initial time."""
+    """The status page's data: schema 1, times in UTC ISO 8601, hours after the initial time.
+
+    `waterfall_hours` of a cycle says when each stage was done.
+    """
     return {
         "schema_version": 1,
         "updated": now.isoformat(),
@@ -210,6 +213,9 @@ def _row_json(row: Row) -> dict[str, Any]:
         "state": row.state,
         "latency_hours": row.latency_hours,
         "damaged": list(row.damaged),
+        "waterfall_hours": {
+            stage: hours for stage in STAGES if (hours := row.hours_to(stage)) is not None
+        },
         "stages": {
             stage: receipt.model_dump(mode="json", exclude={"cycle", "stage"})
             for stage, receipt in row.receipts.items()

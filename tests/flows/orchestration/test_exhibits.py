@@ -12,12 +12,9 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.orchestration.exhibits import (
-    BAR_CHARACTERS,
     PICTURE_LIMIT_BYTES,
-    bar,
     key_of,
     picture,
-    waterfall,
 )
 from flows.orchestration.operations import since_installed
 from flows.orchestration.pools import apply_deployments, pools
@@ -32,28 +29,6 @@ from flows.orchestration.service import (
 )
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 from tests.flows.records import NEWEST, receipt, row, run
-
-
-def test_the_waterfall_shows_order_length_tries_and_reasons() -> None:
-    receipts = [
-        receipt(NEWEST, "fetch", 6.8, 60),
-        receipt(NEWEST, "rollout", 6.9, 180, attempt=2),
-        receipt(NEWEST, "publish", 6.95, 1, status="failed", reason="no space"),
-    ]
-    lines = waterfall(receipts).splitlines()
-    assert lines[2].startswith("| fetch | done | 0.0 | 60.0 | 1 | `#")
-    assert "| 2 |" in lines[3]
-    assert lines[-1] == "- **publish**: no space"
-    bars = [line.split("`")[1] for line in lines[2:5]]
-    assert {len(each) for each in bars} == {BAR_CHARACTERS}
-    assert bars[0].index("#") < bars[1].index("#") <= bars[2].index("#")
-
-
-@pytest.mark.parametrize(("begin", "length"), [(0, 0), (1, 0), (0, 1), (0.99, 0.5), (0.5, 0.5)])
-def test_a_bar_never_leaves_its_line(begin: float, length: float) -> None:
-    drawn = bar(begin, length)
-    assert len(drawn) == BAR_CHARACTERS
-    assert "#" in drawn
 
 
 def test_a_large_picture_is_made_small_enough_for_the_database() -> None:
