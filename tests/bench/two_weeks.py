@@ -41,8 +41,8 @@ from tests.flows.database import binaries, postgres
 from tests.flows.installation import Installation
 
 RESULTS = Path(__file__).resolve().parent / "results" / "two_weeks.json"
-SEED = Cycle.parse("2026-09-01T18Z")
-FIRST = SEED.shift(6)
+FIRST = Cycle.parse("2026-09-02T00Z")
+SEEDS = tuple(FIRST.shift(-6 * back) for back in (3, 2, 1))
 PASS_SECONDS = 30.0
 SHAPE = {"variant": "mini", "members": 2, "lead_hours": 12}
 SLOW = 3600.0
@@ -107,9 +107,10 @@ class TwoWeeks:
     # What happens
 
     def seed(self) -> None:
-        """One cycle before the window: from then on the plan goes by what was measured here."""
-        self.installed.start("forecast/live", cycle=SEED.label)
-        self.reach("one cycle before, for the rates", lambda: self.published(SEED))
+        """Some cycles before the window: then the plan goes by what was measured here."""
+        for cycle in SEEDS:
+            self.installed.start("forecast/live", cycle=cycle.label)
+            self.reach(f"{cycle} before, for the rates", lambda each=cycle: self.published(each))
 
     def kill_worker(self) -> None:
         """SIGKILL of the CPU worker and all its runs; its supervisor starts another."""
@@ -237,7 +238,7 @@ def installation(count: int, tree: Path | None) -> Iterator[TwoWeeks]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mops")))
         folder.chmod(0o755)
-        cycles = [SEED.shift(6 * place) for place in range(-3, count + 2)]
+        cycles = [SEEDS[0].shift(6 * place) for place in range(-3, count + len(SEEDS) + 1)]
         files = make_mirror_tree(tree or folder / "mirror", cycles, seed=2026, workers=1)
         print(f"{len(files)} analyses on the mirror", flush=True)
         mirror = stack.enter_context(Mirror(tree or folder / "mirror"))
