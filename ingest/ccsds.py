@@ -75,8 +75,8 @@ def _is_plain(handle: Any) -> bool:
     )
 
 
-def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[np.unsignedinteger] | None:
-    """The packed integers, or None when the data are not so many of them."""
+def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[Any] | None:
+    """The packed unsigned integers, or None when the data are not so many of them."""
 
     def number(key: str) -> int:
         return int(eccodes.codes_get(handle, key))
@@ -99,9 +99,7 @@ def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[np.unsign
     return None if failed or stream.total_out != samples.nbytes else samples
 
 
-def _scaled(
-    packed: NDArray[np.unsignedinteger], scale: float, reference: float
-) -> NDArray[np.float32]:
+def _scaled(packed: NDArray[Any], scale: float, reference: float) -> NDArray[np.float32]:
     """reference + packed * scale in float64, rounded once (regulation 92.9.4 without decimals)."""
     values = np.empty(packed.size, np.float32)
     for start in range(0, packed.size, _BLOCK):

@@ -34,7 +34,8 @@ class MessageHeader:
 
     `key` names the field as MARS does (shortName, levtype, level on levels only); `level` and
     `type_of_level` are ecCodes' own. `reference_time` and `valid_time` are UTC without a zone;
-    `shape` is (rows, columns) of the grid.
+    `shape` is (rows, columns) of the grid, `layout` its type and, unless it is row by row, the
+    order of its points.
     """
 
     key: FieldKey
@@ -50,6 +51,11 @@ class MessageHeader:
     number: int | None
     shape: tuple[int, int]
     grid_md5: str
+    layout: str
+
+
+ROWS = "regular_ll"
+"""The layout that is read here: latitudes by longitudes, row by row."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,15 @@ def read_header(handle: Any) -> MessageHeader:
         number=_member(handle),
         shape=(int(_key(handle, "Nj", 0)), int(_key(handle, "Ni", 0))),
         grid_md5=_key(handle, "md5GridSection", ""),
+        layout=_layout(handle),
     )
+
+
+def _layout(handle: Any) -> str:
+    grid = str(_key(handle, "gridType", "unknown"))
+    if _key(handle, "jPointsAreConsecutive", 0):
+        return f"{grid} by columns"
+    return f"{grid} to and fro" if _key(handle, "alternativeRowScanning", 0) else grid
 
 
 def _short_name(handle: Any) -> str:
@@ -262,11 +276,9 @@ def _decoded(handle: Any, header: MessageHeader, where: str) -> Field:
 def _axes(
     handle: Any, header: MessageHeader, where: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    grid = _key(handle, "gridType", "unknown")
-    columns_first = _key(handle, "jPointsAreConsecutive", 0)
-    if grid != "regular_ll" or columns_first or _key(handle, "alternativeRowScanning", 0):
+    if header.layout != ROWS:
         raise DataError(
-            f"grid {grid} in this scanning order is not read",
+            f"grid {header.layout} is not read",
             where=where,
             remedy="give global fields on a regular latitude-longitude grid, row by row",
         )

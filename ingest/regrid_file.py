@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ingest.decode import Field, MessageHeader, read_headers, read_messages
+from ingest.decode import Field, MessageHeader
 from ingest.planes import RegridderCache
+from ingest.user_grib import reader_of
 from mosaic_core.contract.errors import DataError, InputError
 from mosaic_core.contract.files import sync_directory
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
@@ -35,18 +36,23 @@ def regrid_file(
     done, messages in all). The target appears whole or not at all.
 
     Raises InputError for paths that cannot be used, DataError for damaged messages, grids that
-    are not global regular latitude-longitude, and messages that are doubled.
+    are not global with a latitude and a longitude axis, and messages that are doubled.
     """
     _require_place(target)
-    names = variable_names(list(read_headers(source)), str(source))
+    reader = reader_of(source)
+    names = variable_names(list(reader.headers(source)), str(source))
     regridders = RegridderCache()
     variables: dict[str, xr.DataArray] = {}
-    for name, field in zip(names, read_messages(source), strict=True):
+    for name, field in zip(names, reader.messages(source, _any), strict=True):
         variables[name] = _variable(field, regridders)
         if progress is not None:
             progress(len(variables), len(names))
-    _write(_dataset(variables, source), target)
+    _write(_dataset(variables, source).assign_attrs(reader=reader.name), target)
     return names
+
+
+def _any(_header: MessageHeader) -> bool:
+    return True
 
 
 def variable_names(headers: Sequence[MessageHeader], where: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ingest.analysis import analysis_from_fields
-from ingest.decode import Field, MessageHeader, read_headers, read_messages
+from ingest.decode import MessageHeader
 from ingest.gate.reference import planes_of
 from ingest.planes import RegridderCache, channel_of
 from ingest.stores import StoreSource, read_store, store_times
+from ingest.user_grib import reader_of
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, InputError
 from mosaic_core.contract.grid import STANDARD_GRAVITY
@@ -27,9 +28,9 @@ _ONE_TIME = "give the fields of one time, z or gh"
 def analyses_in(address: str) -> Iterator[xr.Dataset]:
     """Every analysis in a GRIB file or a Zarr store, by time: ANALYSIS schema, one time each.
 
-    A GRIB file holds the 82 fields of one or more times on any global latitude-longitude grid; a
-    store is laid out like WeatherBench 2. Raises InputError for what is neither, DataError for
-    times that are incomplete or at no cycle's hour.
+    A GRIB file (edition 1 or 2, any packing) holds the 82 fields of one or more times on any global
+    latitude-longitude or Gaussian grid; a store is laid out like WeatherBench 2. Raises InputError
+    for what is neither, DataError for times that are incomplete or at no cycle's hour.
     """
     if _is_store(address):
         yield from _from_store(address)
@@ -48,10 +49,9 @@ def planes_in(address: str) -> dict[str, NDArray[np.floating]]:
     found: dict[str, NDArray[np.floating]] = {}
     regridders = RegridderCache()
     with _local(address) as path:
-        for field in read_messages(path):
+        for field in reader_of(path).messages(path, _is_channel):
             channel = channel_of(field.header.key)
-            if channel is None:
-                continue
+            assert channel is not None, "only channels are read"
             if channel.name in found:
                 raise DataError(
                     f"{channel.name} is there more than once", where=address, remedy=_ONE_TIME
@@ -102,12 +102,22 @@ def _local(address: str) -> Iterator[Path]:
 
 
 def _from_grib(path: Path, address: str) -> Iterator[xr.Dataset]:
-    headers = [header for header in read_headers(path) if channel_of(header.key) is not None]
+    reader = reader_of(path)
+    headers = [header for header in reader.headers(path) if _is_channel(header)]
     _require_fields(headers, address)
     for time in sorted({header.valid_time for header in headers}):
         _cycle(time, address)
-        dataset = analysis_from_fields(_of_time(path, time), time, f"{address} {time}")
-        yield dataset.assign_attrs(source=Path(address).name, data_url=address)
+        fields = reader.messages(path, _is_at(time))
+        dataset = analysis_from_fields(fields, time, f"{address} {time}")
+        yield dataset.assign_attrs(source=Path(address).name, data_url=address, reader=reader.name)
+
+
+def _is_channel(header: MessageHeader) -> bool:
+    return channel_of(header.key) is not None
+
+
+def _is_at(time: np.datetime64) -> Callable[[MessageHeader], bool]:
+    return lambda header: bool(header.valid_time == time)
 
 
 def _require_fields(headers: Sequence[MessageHeader], address: str) -> None:
@@ -117,7 +127,3 @@ def _require_fields(headers: Sequence[MessageHeader], address: str) -> None:
             where=address,
             remedy="give 2t, 10u, 10v, msl, and z or gh, q, t, u, v, w on the 13 levels",
         )
-
-
-def _of_time(path: Path, time: np.datetime64) -> Iterator[Field]:
-    return read_messages(path, lambda header: bool(header.valid_time == time))

@@ -140,8 +140,9 @@ def files(
 ) -> None:
     """Check and archive every analysis in GRIB files or Zarr stores of your own.
 
-    PATHS are local or addresses that fsspec reads (gs://, s3://, https://). Stores are laid out
-    like WeatherBench 2.
+    PATHS are local or addresses that fsspec reads (gs://, s3://, https://). GRIB may be of edition
+    1 or 2, on any global latitude-longitude grid, or on a Gaussian one, then read with cfgrib.
+    Stores are laid out like WeatherBench 2.
     """
     from ingest.admission import admit
     from ingest.user_files import analyses_in
@@ -153,7 +154,10 @@ def files(
         for analysis in analyses_in(path):
             _, verdict = admit(settings.archive, analysis, reference)
             label = Cycle.from_datetime64(analysis["time"].values[0]).label
-            click.echo(f"archived {label} from {path}: gate {verdict.outcome.value}")
+            reader = analysis.attrs.get("reader", "Zarr")
+            click.echo(
+                f"archived {label} from {path} (read with {reader}): gate {verdict.outcome.value}"
+            )
 
 
 @click.group()
