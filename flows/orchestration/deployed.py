@@ -36,6 +36,8 @@ from flows.plan import Plan, every_hours, make_plan, plan_lines, window
 from flows.progress import Reporter
 from flows.settings import Settings, load_settings
 from flows.timetable import due_cycle, refuse_future
+from flows.verify import scores_markdown, tell_of_drift
+from flows.verify import verify as score
 from flows.watch.canary import examine
 from flows.watch.retention import free_space
 from flows.watch.status_text import latency_markdown, matrix_markdown
@@ -255,6 +257,27 @@ def _campaign(plan: Plan, settings: Settings, max_active: int) -> State[Any]:
     summary = summary_lines(plan, failures)
     post_markdown("backfill-summary", "Summary", as_list(summary))
     return Failed(message=summary[0]) if failures else Completed(message=summary[0])
+
+
+@flow(
+    name="verify",
+    description="Scores published forecasts against the analyses since then; tells of drift.",
+    persist_result=False,
+)
+def verify(
+    since: CycleText | None = None,
+) -> State[Any]:
+    """Score what is not scored yet. Safe to repeat.
+
+    Args:
+        since: Oldest analysis to score against. Empty: one forecast before the newest.
+    """
+    settings = load_settings()
+    done = score(settings, PrefectReporter(), Cycle.parse(since) if since else None)
+    raised = tell_of_drift(settings, now())
+    post_markdown("scores", "Scores of the last 30 days", scores_markdown(settings))
+    told = "".join(f", alert {alert.key}" for alert in raised)
+    return Completed(message=f"{done.summary}{told}")
 
 
 @flow(

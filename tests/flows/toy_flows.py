@@ -18,6 +18,7 @@ sys.modules["flows.stages"] = toy_stages  # before anything imports the real one
 deployed = import_module("flows.orchestration.deployed")
 forecast, rollout, reconcile = deployed.forecast, deployed.rollout, deployed.reconcile
 backfill, retention, canary = deployed.backfill, deployed.retention, deployed.canary
+verify = deployed.verify
 
 
 def simulated_now() -> dt.datetime:

@@ -1,0 +1,53 @@
+"""Analyses and published forecasts of a made-up world, small enough for tests of scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mosaic_core.contract.artifacts import ForecastStep
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.grid import LATITUDE, LONGITUDE
+from mosaic_core.contract.schema import channels_to_dataset
+from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS
+from postprocess.forecast_spec import ForecastSpec
+from postprocess.provenance import Provenance
+from postprocess.publish import publish
+from postprocess.store import ForecastWriter
+
+MEMBERS, LEADS = 4, 3
+
+
+def field(cycle: Cycle, error: float = 0.0, seed: int = 0) -> np.ndarray:
+    """(channel, longitude, latitude): a wave that travels, and noise of that amplitude."""
+    hours = float((cycle.init_time - np.datetime64("2026-11-23T00")) / np.timedelta64(1, "h"))
+    wave = np.sin(np.deg2rad(3 * LONGITUDE - 5 * hours))[:, None] * np.cos(np.deg2rad(LATITUDE))
+    noise = np.random.default_rng(seed).normal(0, error, (len(CHANNELS), 240, 121))
+    return (280 + 10 * wave[None] + noise).astype(np.float32)
+
+
+def analysis(cycle: Cycle) -> xr.Dataset:
+    """The truth at `cycle`, as the archive takes and gives it."""
+    return channels_to_dataset(field(cycle).transpose(0, 2, 1)[None], {"time": [cycle.init_time]})
+
+
+def publish_forecast(
+    root: str, cycle: Cycle, folder: Path, *, error: float = 2.0, run_id: str = "run-1"
+) -> None:
+    """A forecast whose members are the truth with independent errors, published."""
+    hours = [np.timedelta64(6 * lead, "h").astype("timedelta64[ns]") for lead in range(LEADS)]
+    provenance = Provenance(
+        run_id=run_id, created="2026-11-23T06:00:00Z", model_variant="mini",
+        weights_sha256="0" * 64, code_version="0.1.0", input_analyses=("made up",), comment="",
+    )  # fmt: skip
+    spec = ForecastSpec(cycle.init_time, tuple(range(MEMBERS)), tuple(hours), provenance, "none")
+    with ForecastWriter(folder / "forecast.zarr", spec) as writer:
+        for step, lead in enumerate(hours):
+            valid = cycle.shift(6 * step)
+            members = np.stack([field(valid, error, seed) for seed in range(MEMBERS)])
+            writer.write(
+                ForecastStep(cycle.init_time, step, lead, spec.numbers, CHANNEL_NAMES, members)
+            )
+    publish(folder, root, cycle=cycle, run_id=run_id)
