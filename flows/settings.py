@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from ingest.sources import ECMWF_MIRRORS
+from ingest.sources import NAMED_SOURCES
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
 
@@ -49,7 +49,8 @@ class Settings(BaseModel):
     mirrors: tuple[str, ...] = Field(
         ("ecmwf", "google", "aws"),
         min_length=1,
-        description="mirrors in order of preference: names, or NAME=ADDRESS in ECMWF's layout",
+        description="mirrors in order of preference: ecmwf, google, aws, azure, ecmwf-opendata "
+        "(through ECMWF's client), or NAME=ADDRESS in ECMWF's layout",
     )
     deadline_hours: float = Field(
         9.0, gt=0, description="hours after the initial time when waiting for an analysis ends"
@@ -105,7 +106,7 @@ class Settings(BaseModel):
     @field_validator("mirrors")
     @classmethod
     def _known_mirrors(cls, mirrors: tuple[str, ...]) -> tuple[str, ...]:
-        known = {source.name for source in ECMWF_MIRRORS}
+        known = {source.name for source in NAMED_SOURCES}
         unknown = [text for text in mirrors if "=" not in text and text not in known]
         if unknown:
             raise ValueError(

@@ -56,8 +56,7 @@ def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
 
 def mirror(text: str) -> Source:
     """A mirror by its name, or NAME=ADDRESS of anything that is laid out like ECMWF's."""
-    name, _, address = text.partition("=")
-    return Source(name, address) if address else source_named(name)
+    return source_named(text)
 
 
 def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:

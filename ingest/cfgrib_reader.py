@@ -59,7 +59,7 @@ def _datasets(path: Path) -> list[xr.Dataset]:
 
     options = {"indexpath": "", "read_keys": _KEYS, "squeeze": False, "errors": "raise"}
     try:
-        return list(cfgrib.open_datasets(str(path), backend_kwargs=options))
+        return list(cfgrib.open_variable_datasets(str(path), backend_kwargs=options))
     except Exception as error:  # noqa: BLE001 - cfgrib and ecCodes raise many kinds
         raise DataError(
             f"cfgrib cannot open it ({type(error).__name__}: {str(error)[:200]})",
@@ -84,14 +84,18 @@ def _header(field: xr.DataArray, where: str) -> MessageHeader:
         mars_class=str(said.get("class", "")),
         stream=str(said.get("stream", "")),
         type=str(said.get("type", "")),
-        reference_time=np.datetime64(field["time"].values, "ns"),
-        valid_time=np.datetime64(field["valid_time"].values, "ns"),
+        reference_time=_moment(field, "time"),
+        valid_time=_moment(field, "valid_time"),
         step=str(int(field["step"] / np.timedelta64(1, "h"))),
         number=int(field["number"]) if "number" in field.coords else None,
         shape=(field.sizes["latitude"], field.sizes["longitude"]),
         grid_md5=str(said.get("md5GridSection", "")),
         layout=grid,
     )
+
+
+def _moment(field: xr.DataArray, name: str) -> np.datetime64:
+    return np.datetime64(int(field[name].values.astype("datetime64[ns]").astype(np.int64)), "ns")
 
 
 def _loaded(header: MessageHeader, field: xr.DataArray, where: str) -> Field:

@@ -19,6 +19,7 @@ from pathlib import Path
 from ingest.assembly import Parts, assemble
 from ingest.index import ByteRange
 from ingest.locking import exclusive
+from ingest.opendata_client import retrieve
 from ingest.readiness import Inventory, is_ready, take_inventory, wait_until_ready
 from ingest.sources import AnalysisLocation, Source, analysis_files
 from ingest.transfer import Mirror, MultiRangeRefused, TransferPolicy, open_mirror, public
@@ -128,12 +129,16 @@ async def _fetch(
         found = await take_inventory(mirror, location)
         digest = hashlib.sha256(found.index).hexdigest()
         parts = Parts(directory / "parts", found.identity, digest)
-        await _download(mirror, found, parts, progress, several=source.multi_range)
+        spans = found.spans
+        if source.own_client:
+            spans = await asyncio.to_thread(retrieve, found, source.root, parts, policy)
+        else:
+            await _download(mirror, found, parts, progress, several=source.multi_range)
     try:
-        data = [assemble(parts, found.spans, found.rows.values(), location, directory / DATA)]
+        data = [assemble(parts, spans, found.rows.values(), location, directory / DATA)]
         if found.statics:
             kept = directory / STATICS
-            data.append(assemble(parts, found.spans, found.statics.values(), location, kept))
+            data.append(assemble(parts, spans, found.statics.values(), location, kept))
     except DataError:
         parts.remove()
         raise

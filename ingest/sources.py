@@ -71,6 +71,7 @@ class Source:
     `earliest_minutes` after the initial time there is no use in asking. `multi_range` says that
     one request may ask for several byte ranges. `query` is appended to
     every address (an access token); `credential` names what `query` must hold, if anything.
+    `own_client` says that ECMWF's package `ecmwf-opendata` transfers the data.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Source:
     multi_range: bool = False
     query: str = ""
     credential: str = ""
+    own_client: bool = False
 
     def with_query(self, query: str) -> Source:
         """The same mirror with `query` appended to every address."""
@@ -103,6 +105,10 @@ ECMWF_MIRRORS = (
     Source("azure", "https://ai4edataeuwest.blob.core.windows.net/ecmwf",
            earliest_minutes=_EARLIEST, credential="a shared-access-signature token"),
 )  # fmt: skip
+# Never a default: it knows no time limits of its own and is slower on the clouds.
+OPENDATA_CLIENT = Source("ecmwf-opendata", "https://data.ecmwf.int/forecasts", keep_hours=72,
+                         earliest_minutes=_EARLIEST, own_client=True)  # fmt: skip
+NAMED_SOURCES = (*ECMWF_MIRRORS, OPENDATA_CLIENT)
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,15 @@ class AnalysisLocation:
     step: int
 
 
-def source_named(name: str, sources: tuple[Source, ...] = ECMWF_MIRRORS) -> Source:
-    """The source of that name; InputError names the ones that exist."""
+def source_named(text: str, sources: tuple[Source, ...] = NAMED_SOURCES) -> Source:
+    """The source of that name, or NAME=ADDRESS of anything laid out like ECMWF's feed.
+
+    `ecmwf-opendata=ADDRESS` reads that address with ECMWF's client. InputError names the sources
+    that exist.
+    """
+    name, _, address = text.partition("=")
+    if address:
+        return Source(name, address, own_client=name == OPENDATA_CLIENT.name)
     for source in sources:
         if source.name == name:
             return source

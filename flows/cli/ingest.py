@@ -64,7 +64,7 @@ def _sources(names: tuple[str, ...]) -> list[Source | StoreSource]:
     for name in names:
         if name.rstrip("/").endswith(".zarr"):
             known[name] = StoreSource(name, name)
-        elif "://" in name:
+        elif "://" in name.partition("=")[0]:
             known[name] = Source("custom", name)
     return [known[name] if name in known else source_named(name) for name in names]
 
@@ -91,7 +91,8 @@ def ingest() -> None:
     "names",
     multiple=True,
     metavar="NAME|URL",
-    help="Mirror or store by name, an address in ECMWF's layout, or a .zarr; repeatable.",
+    help="Mirror or store by name (ecmwf-opendata: through ECMWF's client), NAME=ADDRESS or an "
+    "address in ECMWF's layout, or a .zarr; repeatable.",
 )
 @click.option("--correct", metavar="REASON", help="Replace an archived analysis; the reason.")
 @click.option("--fill", is_flag=True, help="Take the 6-h forecast valid then, to fill a gap.")
