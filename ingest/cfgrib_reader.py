@@ -55,11 +55,11 @@ def _fields(path: Path) -> Iterator[tuple[MessageHeader, xr.DataArray]]:
 
 
 def _datasets(path: Path) -> list[xr.Dataset]:
-    import cfgrib
+    from cfgrib.xarray_store import open_variable_datasets
 
     options = {"indexpath": "", "read_keys": _KEYS, "squeeze": False, "errors": "raise"}
     try:
-        return list(cfgrib.open_variable_datasets(str(path), backend_kwargs=options))
+        return list(open_variable_datasets(str(path), backend_kwargs=options))
     except Exception as error:  # noqa: BLE001 - cfgrib and ecCodes raise many kinds
         raise DataError(
             f"cfgrib cannot open it ({type(error).__name__}: {str(error)[:200]})",

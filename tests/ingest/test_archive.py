@@ -132,6 +132,13 @@ def test_late_times_are_found_in_order(archive: Path, cycle: Cycle) -> None:
         append_analysis(archive, made(cycle.shift(hours)))
     times = archived_times(archive)
     assert (np.diff(times) == np.timedelta64(6, "h")).all()
+    opened = xr.open_zarr(archive)  # as any reader does: in the order of arrival
+    assert opened["time"].values.tolist() != times.tolist()
+    assert opened.sortby("time")["time"].values.tolist() == times.tolist()
+    day = opened.sortby("time").sel(time=slice(times[1], times[2]))
+    xr.testing.assert_equal(
+        day.isel(time=[0]).drop_vars("provenance").load(), made(cycle.shift(-12))
+    )
     state = initial_state(cycle, archive, 4, 6)
     for index, slot in enumerate(cycle.history(4, 6)):
         found = state.isel(time=[index]).drop_vars(["provenance", "origin"])
