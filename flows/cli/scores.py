@@ -67,15 +67,13 @@ def scores(
         raise InputError(
             "nothing is scored yet", where=root.address, remedy="score first: `mosaic-ops verify`"
         )
-    names = field_names(table)
-    if field not in set(names):
-        raise InputError(
-            f"no scores of {field!r}", remedy=f"choose from {', '.join(sorted(set(names)))}"
-        )
-    stamp = Stamp(scored_times(root)[-1].label, "Mosaic", settings.notice or "")
-    own = table[(names == field) & (table["region"] == place.name)]
+    own = table[(field_names(table) == field) & (table["region"] == place.name)]
+    if own.empty:
+        names = ", ".join(sorted(set(field_names(table))))
+        raise InputError(f"no scores of {field!r}", remedy=f"choose from {names}")
     click.echo(f"{field} ({own['units'].iloc[0]}), {place.long_name}, last {days} days")
     click.echo(own[list(_COLUMNS)].to_string(index=False, float_format="{:.4g}".format))
+    stamp = Stamp(scored_times(root)[-1].label, "Mosaic", settings.notice or "")
     if table_file is not None:
         write_atomic(table_file, long_table(table).to_csv(index=False).encode())
     if figure is not None:

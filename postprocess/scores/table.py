@@ -62,35 +62,46 @@ def score_lead(
     area, by the rank of the truth among the members.
     """
     weights = region_weights()
-    tables = []
-    for plane in PLANES:
-        members = _values(forecast, plane, ("number",))
-        fields = ensemble_scores(members, target := _values(truth, plane, ()))
-        if initial is not None:
-            fields |= baseline_scores(_values(initial, plane, ()), target)
-        seed = zlib.crc32(f"{cycle} {valid} {plane.variable.name} {plane.level_hpa}".encode())
-        histogram = _histogram(ranks(members, target, seed), weights, members.shape[0])
-        sums = {name: weights @ fields[name] if name in fields else np.nan
-                for name in (*STATISTICS, *BASELINE)}  # fmt: skip
-        tables.append(
-            pd.DataFrame(
-                {
-                    "init_time": cycle.init_time,
-                    "valid_time": valid.init_time,
-                    "lead_hours": lead_hours(cycle, valid),
-                    "variable": plane.variable.name,
-                    "level_hpa": plane.level_hpa,
-                    "units": plane.variable.units,
-                    "region": [region.name for region in REGIONS],
-                    "run_id": run_id,
-                    "members": members.shape[0],
-                    "weight": weights.sum(1),
-                    **sums,
-                    "ranks": histogram.tolist(),
-                }
-            )
-        )
-    return typed(pd.concat([table.astype({"level_hpa": "Int32"}) for table in tables]))
+    run = {
+        "init_time": cycle.init_time,
+        "valid_time": valid.init_time,
+        "lead_hours": lead_hours(cycle, valid),
+        "run_id": run_id,
+    }
+    rows = [_rows(plane, forecast, truth, initial, weights, f"{cycle} {valid}") for plane in PLANES]
+    return typed(pd.concat(rows).assign(**run))
+
+
+def _rows(
+    plane: Plane,
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    initial: xr.Dataset | None,
+    weights: NDArray[np.float64],
+    name: str,
+) -> pd.DataFrame:
+    """The sums of one field, one row a region; `name` of the pair decides ties between ranks."""
+    members, target = _values(forecast, plane, ("number",)), _values(truth, plane, ())
+    fields = ensemble_scores(members, target)
+    if initial is not None:
+        fields |= baseline_scores(_values(initial, plane, ()), target)
+    seed = zlib.crc32(f"{name} {plane.variable.name} {plane.level_hpa}".encode())
+    histogram = _histogram(ranks(members, target, seed), weights, members.shape[0])
+    sums = {each: weights @ fields[each] if each in fields else np.nan
+            for each in (*STATISTICS, *BASELINE)}  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "variable": plane.variable.name,
+            "level_hpa": plane.level_hpa,
+            "units": plane.variable.units,
+            "region": [region.name for region in REGIONS],
+            "members": members.shape[0],
+            "weight": weights.sum(1),
+            **sums,
+            "ranks": histogram.tolist(),
+        }
+    )
+    return table.astype({"level_hpa": "Int32"})
 
 
 def lead_hours(cycle: Cycle, valid: Cycle) -> int:
