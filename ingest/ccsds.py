@@ -22,6 +22,10 @@ _SECTION_HEAD = 5  # octets of length and number before the data of section 7
 _BLOCK = 32_768  # 256 KiB of float64 stay in the second-level cache
 
 
+class PackingError(ValueError):
+    """The packed data of a message are damaged."""
+
+
 class _Stream(ctypes.Structure):
     """`struct aec_stream` of libaec.h."""
 
@@ -53,7 +57,8 @@ def plain_values(handle: Any, sentinel: float) -> NDArray[np.float32] | None:
     """The values of an open message in its order, none of them missing or equal to `sentinel`.
 
     None where this module does not read the message: another packing, a bitmap, more than 16
-    bits, a decimal scale, `sentinel` within its range, damage, or no libaec.
+    bits, a decimal scale, `sentinel` within its range, or no libaec. Raises PackingError for
+    damage.
     """
     library = _library()
     if library is None or not _is_plain(handle):
@@ -64,8 +69,7 @@ def plain_values(handle: Any, sentinel: float) -> NDArray[np.float32] | None:
     largest = reference + scale * (2**bits - 1)
     if not 1 <= bits <= _MOST_BITS or reference <= sentinel <= largest:
         return None
-    packed = _unpacked(library, handle, bits)
-    return None if packed is None else _scaled(packed, scale, reference)
+    return _scaled(_unpacked(library, handle, bits), scale, reference)
 
 
 def _is_plain(handle: Any) -> bool:
@@ -75,8 +79,8 @@ def _is_plain(handle: Any) -> bool:
     )
 
 
-def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[Any] | None:
-    """The packed unsigned integers, or None when the data are not so many of them."""
+def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[Any]:
+    """The packed unsigned integers."""
 
     def number(key: str) -> int:
         return int(eccodes.codes_get(handle, key))
@@ -96,7 +100,11 @@ def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[Any] | No
         flags=number("ccsdsFlags") & ~_LAYOUT_FLAGS,
     )
     failed = library.aec_buffer_decode(ctypes.byref(stream))
-    return None if failed or stream.total_out != samples.nbytes else samples
+    if failed or stream.total_out != samples.nbytes or int(samples.max()) >> bits:
+        raise PackingError(
+            f"the packed data are not {samples.size} values of {bits} bits (libaec says {failed})"
+        )
+    return samples
 
 
 def _scaled(packed: NDArray[Any], scale: float, reference: float) -> NDArray[np.float32]:

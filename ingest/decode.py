@@ -18,7 +18,7 @@ import eccodes
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.ccsds import plain_values
+from ingest.ccsds import PackingError, plain_values
 from ingest.index import FieldKey
 from mosaic_core.contract.errors import DataError, InputError
 from mosaic_core.contract.variables import CHANNELS
@@ -147,8 +147,8 @@ def _require_padding(path: Path, start: int, end: int) -> None:
 def _refusing(where: str) -> Iterator[None]:
     try:
         yield
-    except eccodes.CodesInternalError as error:
-        raise DataError(f"ecCodes cannot read it: {error}", where=where, remedy=_DAMAGED) from None
+    except (eccodes.CodesInternalError, PackingError) as error:
+        raise DataError(f"it cannot be decoded: {error}", where=where, remedy=_DAMAGED) from None
 
 
 @contextmanager

@@ -7,9 +7,11 @@ import eccodes
 import numpy as np
 import pytest
 
-from ingest.decode import decode, open_message, read_headers, read_messages
+from ingest import ccsds
+from ingest.decode import decode, open_message, read_header, read_headers, read_messages
 from ingest.index import FieldKey
 from mosaic_core.contract.errors import DataError, InputError
+from mosaic_core.contract.variables import LEVELS
 
 DATA = Path(__file__).parents[1] / "data"
 T2M = DATA / "ifs_oper_20260404_00z_0h_2t_0p25_ccsds.grib2"
@@ -154,3 +156,50 @@ def test_other_grids_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         list(read_messages(tmp_path / "none.grib2"))
+
+
+def test_without_libaec_the_library_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [field.values for path in (T2M, Q150) for field in read_messages(path)]
+    monkeypatch.setattr(ccsds, "_library", lambda: None)
+    for ours, path in zip(plain, (T2M, Q150), strict=True):
+        np.testing.assert_array_equal(ours, next(read_messages(path)).values)
+
+
+def test_flipped_bits_are_refused_or_stay_within_the_range_of_the_packing() -> None:
+    """A flip in the low bits of a sample is a legal message: nothing in GRIB can tell it."""
+    rng = np.random.default_rng(3)
+    sound = Q150.read_bytes()
+    highest = next(read_messages(Q150)).values.max() * 4  # 12 bits span a little more
+    refused = 0
+    for place in rng.integers(200, len(sound) - 4, 60):
+        spoilt = bytearray(sound)
+        spoilt[place] ^= 1 << int(rng.integers(8))
+        try:
+            with open_message(bytes(spoilt), "flipped") as handle:
+                assert decode(handle, "flipped").values.max() <= highest
+        except DataError:
+            refused += 1
+    assert refused >= 15
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_remembered_name_is_that_of_every_level(level: int) -> None:
+    with open_message(Q150.read_bytes(), "q") as handle:
+        eccodes.codes_set(handle, "level", level)
+        for number, name in ((0, "q"), (1, "r")):
+            eccodes.codes_set(handle, "parameterNumber", number)
+            header = read_header(handle)
+            assert header.key == FieldKey(name, "pl", level)
+            assert header.key.param == eccodes.codes_get(handle, "shortName")
+            assert header.units == eccodes.codes_get(handle, "units")
+
+
+def test_a_level_of_another_kind_has_a_name_of_its_own() -> None:
+    with open_message(T2M.read_bytes(), "2t") as handle:
+        names = [read_header(handle).key.param]
+        for height in (10, 100, 2):
+            eccodes.codes_set(handle, "scaledValueOfFirstFixedSurface", height)
+            names.append(read_header(handle).key.param)
+            assert names[-1] == eccodes.codes_get(handle, "shortName")
+    assert names[0] == names[-1] == "2t"
+    assert names[1] != "2t"

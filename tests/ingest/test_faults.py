@@ -186,7 +186,7 @@ CAUGHT_BEFORE: dict[str, tuple[Spoil, type[Exception], str]] = {
     "truncated": (now(mutate.truncate), NotYetAvailable, "lie outside the file"),
     "wrong stream": (now(mutate.wrong_stream), DataError, "stream is enfo, expected oper"),
     "bytes flipped": (
-        now(mutate.flip_bytes, "z", 500), DataError, r"\(z 500 pl\): ecCodes cannot read it"),
+        now(mutate.flip_bytes, "z", 500), DataError, r"\(z 500 pl\): it cannot be decoded"),
 }  # fmt: skip
 
 
