@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -87,12 +87,21 @@ def scores_markdown(settings: Settings) -> str:
         "| field | " + " | ".join(f"+{hours // 24} d" for hours in SHOWN_LEADS) + " |",
         "|---|" + "---:|" * len(SHOWN_LEADS),
     ]
-    for (name, units), group in rows.groupby([field_names(rows), "units"]):
-        cells = group.set_index("lead_hours")[["crps", "crpss"]].reindex(SHOWN_LEADS)
-        told = [f"{row.crps:.3g} ({row.crpss:.2f})" if row.crps == row.crps else ""
-                for row in cells.itertuples()]  # fmt: skip
-        lines.append(f"| {name}, {units} | " + " | ".join(told) + " |")
+    for name, group in rows.groupby(field_names(rows)):
+        units = group["units"].iloc[0]
+        lines.append(f"| {name}, {units} | " + " | ".join(_cells(group)) + " |")
     return "\n".join(lines)
+
+
+def _cells(group: pd.DataFrame) -> Iterator[str]:
+    """Score and skill of one field at each of SHOWN_LEADS; nothing where there is none."""
+    told = {
+        lead: f"{crps:.3g} ({skill:.2f})"
+        for lead, crps, skill in zip(
+            group["lead_hours"], group["crps"], group["crpss"], strict=True
+        )
+    }
+    return (told.get(lead, "") for lead in SHOWN_LEADS)
 
 
 def drift_alerts(settings: Settings) -> list[Alert]:

@@ -62,14 +62,14 @@ def score_lead(
     area, by the rank of the truth among the members.
     """
     weights = region_weights()
-    run = {
-        "init_time": cycle.init_time,
-        "valid_time": valid.init_time,
-        "lead_hours": lead_hours(cycle, valid),
-        "run_id": run_id,
-    }
     rows = [_rows(plane, forecast, truth, initial, weights, f"{cycle} {valid}") for plane in PLANES]
-    return typed(pd.concat(rows).assign(**run))
+    table = pd.concat(rows).assign(
+        init_time=cycle.init_time,
+        valid_time=valid.init_time,
+        lead_hours=lead_hours(cycle, valid),
+        run_id=run_id,
+    )
+    return typed(table)
 
 
 def _rows(
