@@ -8,6 +8,7 @@ import xarray as xr
 from ingest.gate.physics import between_fields
 from ingest.gate.position import position, roughness, statics
 from ingest.gate.reference import Planes, Reference, planes_of
+from ingest.gate.sequence import since_before
 from ingest.gate.statistics import changes, single_fields
 from ingest.gate.verdict import Verdict, combine
 
@@ -33,6 +34,7 @@ def judge(
         (
             single_fields(planes, known),
             changes(whole, previous, known),
+            since_before(whole, previous),
             between_fields(whole),
             position(whole, known),
             roughness(whole, known),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.orchestration.exhibits import (
     PICTURE_LIMIT_BYTES,
+    archive_records,
     key_of,
     picture,
+    verdict_card,
 )
 from flows.orchestration.operations import since_installed
 from flows.orchestration.pools import apply_deployments, pools
@@ -27,6 +30,8 @@ from flows.orchestration.service import (
     server_command,
     worker_command,
 )
+from flows.orchestration.tasks import MARKDOWN_LIMIT_BYTES
+from ingest.gate.verdict import Limits, Verdict, unchecked
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 from tests.flows.records import NEWEST, receipt, row, run
 
@@ -108,3 +113,23 @@ def test_without_a_server_nothing_is_started_in_secret() -> None:
         connected(),
     ):
         pass
+
+
+def test_the_gate_shows_each_check_with_its_limit_and_a_picture() -> None:
+    """As kept in an archive: refusals and warnings all, else the worst of each check."""
+    limits = Limits(1.0, 2.0, "two is too many")
+    found = [limits.judge("spread", name, value) for name, value in (("t", 0.5), ("u", 3.0))]
+    verdict = Verdict((*found, unchecked("change", "no analysis before")))
+    kept = Verdict.from_record(json.loads(json.dumps(verdict.as_record())))
+    card = verdict_card("gate", "analysis of 2026-11-23T00Z", kept)
+    assert card.title == "Gate: analysis of 2026-11-23T00Z: refuse"
+    assert "| spread | u | 3 | 2 | refuse | two is too many |" in card.text
+    assert "| change |  | nan | nan | unchecked | no analysis before |" in card.text
+    assert "spread | t" not in card.text
+    assert len(card.text.encode()) < MARKDOWN_LIMIT_BYTES
+    shown = card.text.split("base64,")[1].rstrip(")")
+    assert Image.open(io.BytesIO(base64.b64decode(shown))).format == "PNG"
+
+
+def test_an_archive_that_is_not_there_has_no_verdicts(tmp_path: Path) -> None:
+    assert archive_records(tmp_path / "analyses.zarr") == {}
