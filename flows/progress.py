@@ -91,3 +91,13 @@ class BarReporter:
     def say(self, fact: str) -> None:
         """Print one fact above the bars."""
         self._console.print(fact, highlight=False)
+
+
+@contextmanager
+def shown(console: Console, log_format: str) -> Iterator[Reporter]:
+    """Bars or lines for people; log lines only when the log is for machines ("json")."""
+    if log_format == "json":
+        yield LogReporter()
+        return
+    with BarReporter(console) as report:
+        yield report

@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.logs import about
 from flows.progress import Advance, Reporter
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError
@@ -76,7 +77,7 @@ def recorded(
     receipt = _started(stage, cycle, folder)
     receipt.write(folder)
     try:
-        with report.stage(title) as advance:
+        with about(cycle=cycle.label, stage=stage), report.stage(title) as advance:
             yield advance
     except BaseException as error:
         receipt.ended("failed", str(error) or type(error).__name__).write(folder)

@@ -83,6 +83,9 @@ class Settings(BaseModel):
     rollout_deployment: str | None = Field(
         None, description="Prefect deployment for the GPU stage; by default in the same process"
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json: a line an event with its cycle, stage and run, for a log store"
+    )
     alert_webhook: SecretStr | None = Field(
         None, description="address that alerts are posted to as JSON (Slack understands it)"
     )

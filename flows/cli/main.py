@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 
 import click
@@ -52,6 +53,7 @@ COMMANDS = {
 
 
 UNEXPECTED = 70  # EX_SOFTWARE
+LOG_FORMAT = "MOSAIC_OPS_LOG_FORMAT"
 
 
 class LazyGroup(click.Group):
@@ -79,10 +81,24 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mosaic-ops", message="%(package)s %(version)s")
 @click.option("-v", "--verbose", count=True, help="Log more; twice for every detail.")
-def cli(verbose: int) -> None:
+@click.option(
+    "--log-format",
+    envvar=LOG_FORMAT,
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="json: one line an event with its cycle, stage and run, on stderr.",
+)
+def cli(verbose: int, log_format: str) -> None:
     """Mosaic ensemble forecasts from ECMWF open data: fetch, check, run, publish."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if log_format == "text":
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        return
+    from flows.logs import json_handler
+
+    os.environ[LOG_FORMAT] = log_format  # the settings of the command follow
+    logging.basicConfig(level=min(level, logging.INFO), handlers=[json_handler()])
 
 
 def main() -> None:
@@ -90,7 +106,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except MosaicOpsError as error:
-        click.echo(f"error: {error}", err=True)
+        _tell(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
@@ -102,7 +118,16 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except Exception as error:  # the last resort; -v shows where it comes from
         logging.getLogger("mosaic_ops").info("unexpected", exc_info=True)
-        what = f"{type(error).__name__}: {error}"
-        click.echo(f"error: unexpected {what}", err=True)
-        click.echo("  remedy: this is a defect; run with -v and report what it says", err=True)
+        _tell(
+            f"unexpected {type(error).__name__}: {error}\n"
+            "  remedy: this is a defect; run with -v and report what it says"
+        )
         sys.exit(UNEXPECTED)
+
+
+def _tell(error: str) -> None:
+    """An error for people, or as a line of the log for machines."""
+    if os.environ.get(LOG_FORMAT) == "json":
+        logging.getLogger("mosaic_ops").error(error)
+    else:
+        click.echo(f"error: {error}", err=True)

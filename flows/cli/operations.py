@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from flows.progress import BarReporter
+from flows.progress import shown
 from flows.settings import Settings, load_settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError
@@ -91,8 +91,10 @@ def reconcile(config: Path | None, dry_run: bool) -> None:
     help="How workers start a run.",
 )
 @click.option("--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs in all.")
-def deploy(file: Path, pool_type: str, gpus: int) -> None:
+@click.option("--alert-block", help="Notification block TYPE/NAME for Prefect's own automations.")
+def deploy(file: Path, pool_type: str, gpus: int, alert_block: str | None) -> None:
     """Create or update the work pools, their queues and the deployments. Safe to repeat."""
+    from flows.orchestration.automations import apply_automations
     from flows.orchestration.pools import apply_deployments, apply_pools, pools
     from flows.orchestration.runs import connected
 
@@ -103,8 +105,11 @@ def deploy(file: Path, pool_type: str, gpus: int) -> None:
             remedy="give --file; deploy/prefect.yaml of the sources is the one to start from",
         )
     with connected() as client:
+        automations = apply_automations(client, alert_block) if alert_block else ()
         apply_pools(client, pool_type, gpus)
     apply_deployments(file)
+    for name in automations:
+        click.echo(f"automation {name!r} tells {alert_block}")
     for pool in pools(gpus):
         queues = ", ".join(f"{queue.name} ({queue.priority})" for queue in pool.queues)
         click.echo(f"pool {pool.name}: {pool.limit} at once, queues {queues}")
@@ -279,7 +284,7 @@ def backfill(
     from flows import backfill as work
     from flows import plan as planning
 
-    settings, report = load_settings(config, **shape), BarReporter(Console())
+    settings = load_settings(config, **shape)
     hours = planning.every_hours(every)
     cycles = planning.window(Cycle.parse(first), Cycle.parse(last), hours, _now())
     plan = planning.make_plan(cycles, settings, _now())
@@ -287,7 +292,7 @@ def backfill(
         click.echo(line)
     if dry_run:
         return
-    with report:
+    with shown(Console(), settings.log_format) as report:
         unread = work.ingest_all(plan.to_fetch, settings, report, max_active, dask)
         skip = work.failed_histories(plan.cycles, unread, settings)
         if here:

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from flows.progress import BarReporter
+from flows.progress import BarReporter, shown
 from flows.settings import PREFIX, Settings, load_settings
 from mosaic_core.contract.cycle import Cycle
 
@@ -111,9 +111,10 @@ def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **opti
     chosen = Cycle.parse(cycle) if cycle else Cycle.latest_before(dt.datetime.now(dt.UTC) - READY)
     console = Console()
     started = time.monotonic()
-    with BarReporter(console) as report:
+    with shown(console, settings.log_format) as report:
         outcome = forecast_cycle(chosen, settings, report)
-    _show(console, outcome, time.monotonic() - started)
+    if settings.log_format == "text":
+        _show(console, outcome, time.monotonic() - started)
 
 
 @click.command()

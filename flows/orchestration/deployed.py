@@ -27,6 +27,7 @@ from flows.orchestration.tasks import (
     PrefectReporter,
     as_task,
     keep_to_the_story,
+    log_as_json,
     name_run,
     post_markdown,
     quieten_console,
@@ -93,7 +94,7 @@ def forecast(
         members: Ensemble size, 2 to 200. Empty: the workers' setting, normally 24.
         lead_hours: Length of the forecast in hours. Empty: the workers' setting, normally 240.
     """
-    settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
+    settings = settings_of_run(variant=variant, members=members, lead_hours=lead_hours)
     chosen = refuse_future(_cycle_of_run(cycle), now())
     if cycle is None and (newer := untried_newer(chosen, settings, now())):
         return Completed(name="Deferred", message=f"{newer} comes first; the reconciler returns")
@@ -126,7 +127,7 @@ def rollout(
         members: Ensemble size, 2 to 200. Empty: the workers' setting, normally 24.
         lead_hours: Length of the forecast in hours. Empty: the workers' setting, normally 240.
     """
-    settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
+    settings = settings_of_run(variant=variant, members=members, lead_hours=lead_hours)
     chosen = Cycle.parse(cycle)
     state = settings.staging / chosen.id / stages.STATE
     with cycle_lock(chosen, settings.locks / ROLLOUT_LOCKS):
@@ -194,7 +195,7 @@ def reconcile(
     Args:
         dry_run: Only say what would be done.
     """
-    settings = load_settings()
+    settings = settings_of_run()
     with connected() as client:
         done = reconcile_once(settings, client, now(), dry_run=dry_run)
     post_markdown("cycles", "Cycles", matrix_markdown(done.table, done.figures))
@@ -235,7 +236,7 @@ def backfill(
         max_active: Cycles at once; the limit of the GPU pool's queue bounds them too.
         dry_run: Only make the plan.
     """
-    settings = load_settings(variant=variant, members=members, lead_hours=lead_hours)
+    settings = settings_of_run(variant=variant, members=members, lead_hours=lead_hours)
     cycles = window(Cycle.parse(first), Cycle.parse(last), every_hours(every), now())
     plan = make_plan(cycles, settings, now())
     post_markdown("backfill-plan", "Plan", as_list(plan_lines(plan)))
@@ -293,7 +294,7 @@ def retention(
     Args:
         dry_run: Only say what would be deleted.
     """
-    freed = free_space(load_settings(), now(), dry_run=dry_run)
+    freed = free_space(settings_of_run(), now(), dry_run=dry_run)
     post_markdown("retention", "Retention", as_list(freed.lines))
     return Completed(message=freed.summary)
 
@@ -305,7 +306,7 @@ def retention(
 )
 def canary() -> State[Any]:
     """Fails with the reason when it is not."""
-    verdict = examine(load_settings())
+    verdict = examine(settings_of_run())
     post_markdown("canary", "Canary", as_list(verdict.lines))
     return Completed(message=verdict.summary) if verdict.is_fit else Failed(message=verdict.summary)
 
@@ -318,6 +319,14 @@ def untried_newer(cycle: Cycle, settings: Settings, moment: dt.datetime) -> Cycl
     newest = due_cycle(moment)
     begun = (settings.receipts / newest.id).exists() or is_worked_on(newest, settings.locks)
     return newest if newest > cycle and not begun else None
+
+
+def settings_of_run(**options: Any) -> Settings:
+    """The worker's settings with a run's own; its log is for machines when they say so."""
+    settings = load_settings(**options)
+    if settings.log_format == "json":
+        log_as_json()
+    return settings
 
 
 def now() -> dt.datetime:

@@ -24,6 +24,7 @@ from prefect.exceptions import MissingContextError, PrefectException
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run, task_run
 
+from flows.logs import json_handler
 from flows.progress import Advance, LogReporter, Reporter
 from mosaic_core.contract.errors import MosaicOpsError, NotYetAvailable, SourceError
 
@@ -212,10 +213,26 @@ def tolerant(what: str) -> Iterator[SyncPrefectClient]:
 
 def quieten_console() -> None:
     """Leave the terminal to our own reporter; Prefect's run logs still go to the server."""
-    for name in (None, "prefect"):  # run logs reach the terminal through the root logger
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, PrefectConsoleHandler):
-                handler.setLevel(logging.WARNING)
+    for _, handler in _consoles():
+        handler.setLevel(logging.WARNING)
+
+
+def log_as_json() -> None:
+    """Lines of JSON instead of Prefect's on the terminal of a run, which is the worker's log."""
+    for logger, handler in _consoles():
+        logger.removeHandler(handler)
+        logger.addHandler(json_handler())
+
+
+def _consoles() -> list[tuple[logging.Logger, logging.Handler]]:
+    """Run logs reach the terminal through the root logger, Prefect's own through its own."""
+    loggers = (logging.getLogger(), logging.getLogger("prefect"))
+    return [
+        (logger, handler)
+        for logger in loggers
+        for handler in logger.handlers
+        if isinstance(handler, PrefectConsoleHandler)
+    ]
 
 
 def _tells_a_fact(record: logging.LogRecord) -> bool:

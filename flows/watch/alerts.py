@@ -184,6 +184,7 @@ def _post(address: str, text: str, fields: dict[str, str]) -> bool:
 def _notify(address: str, text: str) -> bool:
     import apprise  # comes with Prefect
 
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it logs addresses, secrets included
     service = apprise.Apprise()
     if not service.add(address):
         raise MosaicOpsError(

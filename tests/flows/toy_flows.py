@@ -42,4 +42,5 @@ silence = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))
 import_module("flows.orchestration.vigil").SILENCE_SECONDS = silence
 import_module("flows.orchestration.backfill_runs").POLL_SECONDS = 0.3
 grace = dt.timedelta(seconds=float(os.environ.get("TOY_GRACE_SECONDS", "300")))
-import_module("flows.watch.reconcile").GRACE = grace
+for module in ("flows.watch.reconcile", "flows.orchestration.backfill_runs"):
+    import_module(module).GRACE = grace

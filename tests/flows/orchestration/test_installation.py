@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from flows.locks import is_worked_on
@@ -34,7 +37,12 @@ def installed(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         prefect_api,
         folder,
         TOY_STEP_SECONDS="0.5",
+        TOY_GRACE_SECONDS="20",
+        TOY_SILENCE_SECONDS="15",
         MOSAIC_OPS_CATCHUP_HOURS="12.6",  # the newest due cycle only
+        MOSAIC_OPS_LOG_FORMAT="json",
+        PREFECT_LOGGING_LEVEL="INFO",
+        PREFECT_LOGGING_EXTRA_LOGGERS="mosaic_ops",
     )
     found.deploy()
     for pool in ("cpu", "gpu"):
@@ -120,6 +128,47 @@ def test_a_killed_forecast_is_finished_by_the_reconciler_it_calls(
     assert len(installed.runs("reconcile")) >= 1
 
 
+def test_a_backfill_on_the_pools_outlives_its_workers_and_lets_a_live_cycle_pass(
+    installed: Installation, settings: Settings
+) -> None:
+    """Killed with all its runs, brought back by the reconciler; nothing is done twice."""
+    cycles = [Cycle.parse("2026-11-10T00Z").shift(6 * place) for place in range(6)]
+    toy_stages.offer(settings, *(cycles[0].shift(6 * place) for place in range(-3, 10)))
+    first, last = cycles[0].label, cycles[-1].label
+    installed.start("backfill/on-demand", first=first, last=last, max_active=2)
+    published = work_of(settings, "publish")
+    until(lambda: sum(published()[c.id] for c in cycles) >= 2, 180, "two cycles of the backfill")
+    kill_with_children(installed.workers.pop(0))
+    installed.start_worker("cpu")
+    installed.workers.insert(0, installed.workers.pop())
+    live = cycles[-1].shift(18)
+    installed.start("forecast/live", cycle=live.label)
+
+    def revived() -> bool:
+        installed.start("reconcile/every-15-minutes")
+        time.sleep(4)
+        return any("revival 1" in run["tags"] for run in installed.runs("backfill"))
+
+    until(revived, 180, "the revival")
+    until(lambda: published()[live.id], 120, "the live cycle")
+    until(lambda: all(published()[c.id] for c in cycles), 300, "the whole backfill")
+    assert {published()[cycle.id] for cycle in (*cycles, live)} == {1}
+    assert set(work(settings, "fetch").values()) == {1}
+    assert set(work(settings, "step").values()) == {1}
+
+
+def work_of(settings: Settings, kind: str) -> Callable[[], Counter[str]]:
+    return lambda: work(settings, kind)
+
+
+def kill_with_children(worker: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of a worker and all its runs, as when the machine dies."""
+    family = psutil.Process(worker.pid).children(recursive=True)
+    for process in (worker.pid, *(each.pid for each in family)):
+        os.kill(process, signal.SIGKILL)
+    worker.wait()
+
+
 def test_bad_cycles_fail_with_words(installed: Installation) -> None:
     run = installed.start("forecast/live", cycle="2099-01-01T00Z")
     assert ended(installed, run) == "Failed"
@@ -137,6 +186,15 @@ def test_the_page_of_a_cycle_has_its_artifacts(installed: Installation) -> None:
     assert ("markdown", "stores") in kinds
     assert run["name"] == f"forecast {SLOW}"
     assert f"cycle:{SLOW}" in run["tags"]
+
+
+def test_the_log_of_a_worker_is_for_machines_when_asked(installed: Installation) -> None:
+    text = (installed.folder / "worker-cpu-0.log").read_text()
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    told = [line for line in lines if line.get("cycle") == SLOW.label]
+    assert {"fetch", "archive", "publish"} <= {line.get("stage") for line in told}
+    run = next(each for each in installed.runs() if each["state_name"] == "Published")
+    assert run["id"] in {line.get("run") for line in told}
 
 
 def test_status_and_workers_speak(installed: Installation) -> None:

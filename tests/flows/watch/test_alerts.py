@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
 
+from flows.orchestration.server import free_port
 from flows.watch.alerts import Alert, mute, records, sender, update_alerts
-from mosaic_core.contract.errors import InputError
+from mosaic_core.contract.errors import InputError, MosaicOpsError
+from tests.flows.receiver import receiver
 from tests.flows.records import NOW, settings
 
 LATE = Alert(kind="late", subject="2026-11-23T00Z", cause="no file", command="mosaic-ops status")
@@ -99,24 +103,26 @@ def test_a_damaged_memory_raises_the_alert_anew(tmp_path: Path) -> None:
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """A real receiver: its address, and the JSON it was sent; /broken answers 500."""
-    received: list[dict[str, str]] = []
+    with receiver() as found:
+        yield found
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            broken = self.path.startswith("/broken")
-            if not broken:
-                received.append(json.loads(body))
-            self.send_response(500 if broken else 200)
-            self.end_headers()
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
+@pytest.fixture
+def mailbox() -> Iterator[tuple[int, list[EmailMessage]]]:
+    """A real mail server on this machine: its port, and what it was sent."""
+    received: list[EmailMessage] = []
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", received
-    server.shutdown()
+    class Handler:
+        async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802
+            message = message_from_bytes(envelope.content, policy=default)
+            assert isinstance(message, EmailMessage)
+            received.append(message)
+            return "250 kept"
+
+    server = Controller(Handler(), hostname="127.0.0.1", port=free_port())
+    server.start()
+    yield server.port, received
+    server.stop()
 
 
 def test_the_webhook_gets_text_and_fields(
@@ -129,6 +135,44 @@ def test_the_webhook_gets_text_and_fields(
     assert received[0]["text"] == LATE.text
     assert received[0]["command"] == "mosaic-ops status"
     assert received[0]["key"] == LATE.key
+
+
+def test_a_mail_for_the_alert_and_one_for_its_end(
+    tmp_path: Path, mailbox: tuple[int, list[EmailMessage]]
+) -> None:
+    port, received = mailbox
+    query = "from=ops@example.org&to=oncall@example.org&mode=insecure"
+    config = settings(tmp_path, alert_webhook=f"mailto://127.0.0.1:{port}?{query}")
+    for hour, current in enumerate(([LATE], [LATE], [], [])):
+        update_alerts(current, config.alerts, later(hour), sender(config), KINDS)
+    texts = [message.get_body(("plain", "html")).get_content() for message in received]  # type: ignore[union-attr]
+    assert len(texts) == 2
+    assert "LATE 2026-11-23T00Z" in texts[0]
+    assert "mosaic-ops status" in texts[0]
+    assert "OVER late 2026-11-23T00Z" in texts[1]
+    assert {message["To"] for message in received} == {"oncall@example.org"}
+
+
+def test_a_mail_server_that_is_down_is_asked_again(
+    tmp_path: Path, mailbox: tuple[int, list[EmailMessage]]
+) -> None:
+    port, received = mailbox
+    query = "from=ops@example.org&to=oncall@example.org&mode=insecure"
+    down = settings(tmp_path, alert_webhook=f"mailto://127.0.0.1:{free_port()}?{query}")
+    update_alerts([LATE], down.alerts, NOW, sender(down), KINDS)
+    assert not received
+    up = settings(tmp_path, alert_webhook=f"mailto://127.0.0.1:{port}?{query}")
+    update_alerts([LATE], up.alerts, later(1), sender(up), KINDS)
+    assert len(received) == 1
+
+
+def test_an_address_that_nobody_understands_is_an_error_that_does_not_repeat_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path, alert_webhook="carrier-pigeon://hunter2")
+    with pytest.raises(MosaicOpsError, match="not an address") as refused:
+        update_alerts([LATE], config.alerts, NOW, sender(config), KINDS)
+    assert "hunter2" not in str(refused.value) + caplog.text
 
 
 @pytest.mark.parametrize("path", ["/broken/hunter2", ":1/hunter2"])
