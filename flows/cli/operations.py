@@ -209,11 +209,12 @@ def worker(
 ) -> None:
     """A worker for POOL. On the GPU pool it takes runs only when its canary is well."""
     from flows.orchestration.pools import attendance
-    from flows.orchestration.runs import connected
+    from flows.orchestration.runs import connected, refuse_skew
     from flows.orchestration.service import replace_process, worker_command
 
     with connected() as client:
         list(attendance(client, _now()))  # the pools are there and the password is right
+        refuse_skew(_now())
     if pool == "gpu" and not no_canary:
         _examine(config, record=False)
     replace_process(*worker_command(pool, kind, name, health_port, os.environ))

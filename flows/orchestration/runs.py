@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from mosaic_core.contract.errors import InputError, MosaicOpsError
 FORECAST = "forecast"
 LIVE_DEPLOYMENT = "forecast/live"
 BACKFILL_TAG = "backfill"
+CLOCK_TOLERANCE = dt.timedelta(minutes=1)
 PAGE = 200  # Prefect's own limit of one answer
 
 _log = logging.getLogger("mosaic_ops")
@@ -57,13 +59,51 @@ def connected() -> Iterator[SyncPrefectClient]:
             remedy="start it (`mosaic-ops server`), or correct PREFECT_API_URL",
         ) from None
     except PrefectHTTPStatusError as error:
-        if error.response.status_code != httpx.codes.UNAUTHORIZED:
-            raise
-        raise InputError(
-            "the Prefect server wants a password",
+        raise _refusal(error.response.status_code) from None
+
+
+def _refusal(status: int) -> MosaicOpsError:
+    """What an answer of the server other than a good one means."""
+    if status == httpx.codes.UNAUTHORIZED:
+        return InputError(
+            "the Prefect server wants another password",
             where=_server(),
             remedy="set PREFECT_API_AUTH_STRING to the server's user:password",
-        ) from None
+        )
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return MosaicOpsError(
+            f"the Prefect server answers {status}: its database is locked or gone",
+            where=_server(),
+            remedy="look at the server's log and at the database (pg_isready); cycles go on "
+            "without the server: mosaic-ops run CYCLE",
+        )
+    return MosaicOpsError(
+        f"the Prefect server answers {status}",
+        where=_server(),
+        remedy="server and client must be of the same version: pip check on both",
+    )
+
+
+def clock_skew(now: dt.datetime) -> dt.timedelta:
+    """How far this machine's clock is ahead of the server's; zero when the server does not say."""
+    answer = httpx.get(f"{_server()}/health", timeout=10)
+    said = answer.headers.get("date")
+    return now - parsedate_to_datetime(said) if said else dt.timedelta()
+
+
+def refuse_skew(now: dt.datetime) -> None:
+    """InputError when this machine's clock and the server's differ by more than a minute.
+
+    Schedules, deadlines and the age of a silent run are reckoned from both.
+    """
+    skew = clock_skew(now)
+    if abs(skew) > CLOCK_TOLERANCE:
+        way = "ahead of" if skew > dt.timedelta() else "behind"
+        raise InputError(
+            f"this machine's clock is {abs(skew).total_seconds():.0f} s {way} the Prefect server's",
+            where=_server(),
+            remedy="let both follow a time server: timedatectl set-ntp true",
+        )
 
 
 def live_runs(client: SyncPrefectClient, since: dt.datetime) -> list[Run]:

@@ -36,7 +36,7 @@ def read_arrays(
     One ModelError names all of `names` that are missing.
     """
     try:
-        with np.load(path) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
                 raise ModelError(f"has no {', '.join(missing)}", where=str(path), remedy=PUBLISHED)

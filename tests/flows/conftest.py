@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from flows.orchestration.server import local_server
-from tests.flows.database import binaries, postgres
+from tests.flows.database import binaries, postgres, short_folder
 
 SERVICES = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
@@ -20,13 +18,9 @@ SERVICES = {
 
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[str]:
-    """Address of a real server, on PostgreSQL where that is installed, else on SQLite.
-
-    The folder is short-lived and short-named: sockets have a limit of 107 characters.
-    """
+    """Address of a real server, on PostgreSQL where that is installed, else on SQLite."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mops")))
-        folder.chmod(0o755)
+        folder = stack.enter_context(short_folder())
         extra = dict(SERVICES)
         if binaries() is not None:
             address = stack.enter_context(postgres(folder / "pg"))

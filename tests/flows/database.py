@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,15 @@ def postgres(folder: Path) -> Iterator[str]:
     finally:
         _run([*start, "-m", "immediate", "stop"])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user can enter; sockets have a limit of 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="mops") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def _run(command: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def in_real_time(scheduled_time: dt.datetime) -> Any:
 
 
 deployed.now = simulated_now
+deployed.ingest_all = partial(deployed.ingest_all, scheduler="threads")  # fresh ones have no toys
 import_module("flows.orchestration.runs").Scheduled = in_real_time
 import_module("flows.orchestration.gpu_stage").POLL_SECONDS = 0.3
 silence = float(os.environ.get("TOY_SILENCE_SECONDS", "60"))

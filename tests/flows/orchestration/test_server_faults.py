@@ -1,0 +1,118 @@
+"""A server that cannot be used: what is said, and that nothing is half done."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.orchestration.runs import clock_skew, refuse_skew
+from flows.orchestration.server import local_server
+from mosaic_core.contract.errors import InputError
+from tests.flows.database import binaries, postgres, short_folder
+
+pytestmark = pytest.mark.e2e
+
+PASSWORD = "ops:hunter2"
+ONCE = {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server with a password and its SQLite database."""
+    home = tmp_path_factory.mktemp("guarded")
+    secrets = {
+        "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "2",
+    }
+    with local_server(home, secrets) as api:
+        yield api, home / "prefect.db"
+
+
+def command(api: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from flows.cli.main import main; main()", *words],
+        env={**os.environ, "PREFECT_API_URL": api, **ONCE, **environment},
+        capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("password", ["", "ops:wrong"])
+@pytest.mark.parametrize("words", [("workers",), ("reconcile",), ("deploy",), ("worker", "cpu")])
+def test_without_the_password_nothing_is_done(
+    guarded: tuple[str, Path], words: tuple[str, ...], password: str, tmp_path: Path
+) -> None:
+    said = command(
+        guarded[0], *words, PREFECT_API_AUTH_STRING=password, MOSAIC_OPS_DATA_ROOT=str(tmp_path)
+    )
+    assert said.returncode == 2, said.stderr
+    assert "wants another password" in said.stderr
+    assert "PREFECT_API_AUTH_STRING" in said.stderr
+    assert "hunter2" not in said.stdout + said.stderr
+    assert httpx.post(f"{guarded[0]}/work_pools/filter", json={}, timeout=30).status_code == 401
+
+
+def test_pools_that_are_not_there_and_pools_without_workers_are_said(
+    guarded: tuple[str, Path],
+) -> None:
+    api, _ = guarded
+    missing = command(api, "workers", PREFECT_API_AUTH_STRING=PASSWORD)
+    assert missing.returncode == 1
+    assert "no work pool cpu" in missing.stderr
+    assert "mosaic-ops deploy" in missing.stderr
+    deployed = command(api, "deploy", PREFECT_API_AUTH_STRING=PASSWORD)
+    assert deployed.returncode == 0, deployed.stderr
+    nobody = command(api, "workers", PREFECT_API_AUTH_STRING=PASSWORD)
+    assert nobody.returncode == 1
+    assert "pool gpu: NOBODY" in nobody.stdout
+    assert "mosaic-ops worker POOL" in nobody.stderr
+
+
+def test_a_locked_database_is_said(guarded: tuple[str, Path], tmp_path: Path) -> None:
+    """Another program holds the file: what must be written cannot be."""
+    api, database = guarded
+    with closing(sqlite3.connect(database, isolation_level=None)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        said = command(api, "deploy", PREFECT_API_AUTH_STRING=PASSWORD)
+        held.execute("ROLLBACK")
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "its database is locked or gone" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_database_that_is_gone_is_said(tmp_path: Path) -> None:
+    """PostgreSQL stops under the server; on a machine without it, SQLite's file is destroyed."""
+    home = tmp_path / "server"
+    with ExitStack() as outer:
+        if binaries() is None:
+            api = outer.enter_context(local_server(home))
+            (home / "prefect.db").write_bytes(b"no database" * 1000)
+        else:
+            folder = outer.enter_context(short_folder())
+            with postgres(folder / "pg") as address:
+                extra = {"PREFECT_API_DATABASE_CONNECTION_URL": address}
+                api = outer.enter_context(local_server(home, extra))
+        said = command(api, "workers")
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "its database is locked or gone" in said.stderr
+    assert "pg_isready" in said.stderr
+
+
+def test_clocks_that_differ_are_said(guarded: tuple[str, Path]) -> None:
+    now = dt.datetime.now(dt.UTC)
+    with temporary_settings({PREFECT_API_URL: guarded[0]}):
+        assert abs(clock_skew(now)) < dt.timedelta(seconds=30)
+        refuse_skew(now)
+        with pytest.raises(InputError, match=r"36\d\d s ahead of the Prefect server"):
+            refuse_skew(now + dt.timedelta(hours=1, seconds=20))
+        with pytest.raises(InputError, match="behind"):
+            refuse_skew(now - dt.timedelta(hours=1))
