@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +22,7 @@ import pytest
 from flows.locks import is_worked_on
 from flows.settings import Settings
 from flows.timetable import due_cycle
+from flows.watch.alerts import Alert, update_alerts
 from mosaic_core.contract.cycle import Cycle
 from tests.flows import toy_stages
 from tests.flows.installation import Installation, until
@@ -217,3 +221,37 @@ def test_no_worker_and_no_server_are_said(installed: Installation) -> None:
     assert said.returncode == 1
     assert "does not answer" in said.stderr
     assert "PREFECT_API_URL" in said.stderr
+
+
+PREPARED = Cycle.parse("2026-11-23T00Z")  # what the runbook's examples are about
+RUNBOOK = Path(__file__).resolve().parents[3] / "deploy" / "runbook.md"
+STAY = {"server", "worker"}  # tests/e2e/test_single_box.py runs them
+NEED_THE_MODEL = {"weights", "canary"}  # tests/flows/watch, tests/mosaic_core/test_download.py
+
+
+def runbook_commands() -> list[str]:
+    """Every command of ours on the page, as it stands there."""
+    text = RUNBOOK.read_text()
+    quoted = re.findall(r"`(?:\S*/)?mosaic-ops ([^`]+)`", text)
+    blocks = re.findall(r"^(?:\S+=\S+ )?(?:\S*/)?mosaic-ops (.+)$", text, re.M)
+    every = dict.fromkeys((*quoted, *blocks))
+    return [line for line in every if line.split()[0] not in STAY | NEED_THE_MODEL]
+
+
+def test_every_command_of_the_runbook_does_its_work(
+    installed: Installation, settings: Settings
+) -> None:
+    toy_stages.offer(settings, *toy_stages.history(PREPARED, settings))
+    first = Cycle.parse("2026-11-01T00Z")
+    toy_stages.offer(settings, *(first.shift(6 * place) for place in range(-3, 56)))
+    alert = Alert(kind="late", subject=PREPARED.label, cause="test", command="mosaic-ops status")
+    update_alerts([alert], settings.alerts, dt.datetime.now(dt.UTC), lambda *_: True, ["late"])
+    commands = runbook_commands()
+    assert len(commands) >= 10
+    for line in commands:
+        if line.startswith("backfill"):
+            line += " --every 24h"  # the page's two weeks, fewer of their cycles
+        if line == "deploy":
+            line += f" --file {installed.folder / 'prefect.yaml'}"  # with the toys
+        done = installed.command(*shlex.split(line), check=False)
+        assert done.returncode == 0, f"{line}: {done.stdout + done.stderr}"
