@@ -1,4 +1,4 @@
-"""Commands of the engineer on call: status, reconcile, deploy, workers, alerts, the dead-man check.
+"""Commands of the engineer on call: status, reconcile, backfill, alerts, the dead-man check.
 
 `status`, `alerts` and `deadman` need no server: they read the stores.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from rich.console import Console
 from flows.progress import shown
 from flows.settings import Settings, load_settings
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import InputError, ModelError
-
-DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 
 
-def _config(command: click.Command) -> click.Command:
+def config_option(command: click.Command) -> click.Command:
+    """Give a command the option that names a TOML file."""
     option = click.option(
         "--config",
         type=click.Path(path_type=Path),
@@ -31,11 +28,12 @@ def _config(command: click.Command) -> click.Command:
     return option(command)
 
 
-def _now() -> dt.datetime:
+def utc_now() -> dt.datetime:
+    """The time on this machine's clock."""
     return dt.datetime.now(dt.UTC)
 
 
-@_config
+@config_option
 @click.command()
 @click.argument("cycle", required=False)
 @click.option("--cycles", default=12, show_default=True, help="Number of cycles, newest first.")
@@ -48,7 +46,7 @@ def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -
     from flows.watch.status import WINDOW_CYCLES, as_json, freshness, rows
     from flows.watch.status_text import matrix_lines
 
-    settings, now = load_settings(config), _now()
+    settings, now = load_settings(config), utc_now()
     table = rows(settings, now, count=max(cycles, WINDOW_CYCLES))
     figures = freshness(table, settings.objective_hours)
     if as_data:
@@ -66,7 +64,7 @@ def _one_cycle(cycle: Cycle, settings: Settings) -> None:
         click.echo(line)
 
 
-@_config
+@config_option
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def reconcile(config: Path | None, dry_run: bool) -> None:
@@ -75,64 +73,13 @@ def reconcile(config: Path | None, dry_run: bool) -> None:
     from flows.orchestration.runs import connected
 
     with connected() as client:
-        done = reconcile_once(load_settings(config), client, _now(), dry_run=dry_run)
+        done = reconcile_once(load_settings(config), client, utc_now(), dry_run=dry_run)
     for action in done.verdict.actions:
         click.echo(f"{action.kind} {action.cycle}: {action.reason}")
     click.echo(done.summary)
 
 
-@click.command()
-@click.option("--file", default=DEPLOYMENTS, show_default=True, type=click.Path(path_type=Path))
-@click.option(
-    "--pool-type",
-    default="process",
-    show_default=True,
-    type=click.Choice(["process", "docker", "kubernetes"]),
-    help="How workers start a run.",
-)
-@click.option("--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs in all.")
-@click.option("--alert-block", help="Notification block TYPE/NAME for Prefect's own automations.")
-def deploy(file: Path, pool_type: str, gpus: int, alert_block: str | None) -> None:
-    """Create or update the work pools, their queues and the deployments. Safe to repeat."""
-    from flows.orchestration.automations import apply_automations
-    from flows.orchestration.pools import apply_deployments, apply_pools, pools
-    from flows.orchestration.runs import connected
-
-    if not file.is_file():
-        raise InputError(
-            "there is no deployment file",
-            where=str(file),
-            remedy="give --file; deploy/prefect.yaml of the sources is the one to start from",
-        )
-    with connected() as client:
-        automations = apply_automations(client, alert_block) if alert_block else ()
-        apply_pools(client, pool_type, gpus)
-    apply_deployments(file)
-    for name in automations:
-        click.echo(f"automation {name!r} tells {alert_block}")
-    for pool in pools(gpus):
-        queues = ", ".join(f"{queue.name} ({queue.priority})" for queue in pool.queues)
-        click.echo(f"pool {pool.name}: {pool.limit} at once, queues {queues}")
-    click.echo("next: mosaic-ops worker cpu, mosaic-ops worker gpu on the machines")
-
-
-@click.command()
-def workers() -> None:
-    """Who serves each work pool, and what waits there. Exit code 1 when a pool has nobody."""
-    from flows.orchestration.pools import attendance
-    from flows.orchestration.runs import connected
-
-    with connected() as client:
-        found = list(attendance(client, _now()))
-    for each in found:
-        names = ", ".join(each.online) or "NOBODY"
-        click.echo(f"pool {each.pool}: {names}; {each.waiting} runs wait")
-    if not all(each.online for each in found):
-        click.echo("remedy: mosaic-ops worker POOL on a machine of that pool", err=True)
-        raise click.exceptions.Exit(1)
-
-
-@_config
+@config_option
 @click.command()
 @click.option("--hours", type=float, help="Age that is allowed; by default 16.")
 @click.option("--quiet", is_flag=True, help="Do not send the alert.")
@@ -141,7 +88,7 @@ def deadman(config: Path | None, hours: float | None, quiet: bool) -> None:
     from flows.watch.conditions import DEADMAN_HOURS, check_or_tell
 
     settings = load_settings(config)
-    newest = check_or_tell(settings, _now(), hours or DEADMAN_HOURS, send=not quiet)
+    newest = check_or_tell(settings, utc_now(), hours or DEADMAN_HOURS, send=not quiet)
     click.echo(f"alive: {newest} is published")
 
 
@@ -150,7 +97,7 @@ def alerts() -> None:
     """The alerts that were raised."""
 
 
-@_config
+@config_option
 @alerts.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also those that are over.")
 def list_alerts(config: Path | None, everything: bool) -> None:
@@ -160,14 +107,14 @@ def list_alerts(config: Path | None, everything: bool) -> None:
     shown = [r for r in records(load_settings(config).alerts) if everything or r.over is None]
     for record in shown:
         ended = f", over {record.over:%Y-%m-%dT%H:%MZ}" if record.over else ""
-        muted = f", muted until {record.muted_until:%H:%MZ}" if record.is_muted(_now()) else ""
+        muted = f", muted until {record.muted_until:%H:%MZ}" if record.is_muted(utc_now()) else ""
         click.echo(f"{record.alert.key}: since {record.raised:%Y-%m-%dT%H:%MZ}{muted}{ended}")
         click.echo(f"  {record.alert.cause}\n  next: {record.alert.command}")
     if not shown:
         click.echo("all is well")
 
 
-@_config
+@config_option
 @alerts.command()
 @click.argument("key")
 @click.option("--hours", default=6.0, show_default=True, type=click.FloatRange(0, 168))
@@ -175,85 +122,23 @@ def mute(config: Path | None, key: str, hours: float) -> None:
     """Silence the alert KEY for some hours; it comes back if it still holds then."""
     from flows.watch import alerts as memory
 
-    until = _now() + dt.timedelta(hours=hours)
+    until = utc_now() + dt.timedelta(hours=hours)
     memory.mute(key, until, load_settings(config).alerts)
     click.echo(f"{key} is silent until {until:%Y-%m-%dT%H:%MZ}")
 
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
-def server(host: str, port: int) -> None:
-    """A Prefect server with the settings that unattended runs need."""
-    from flows.orchestration.service import database_kind, replace_process, server_command
-
-    command, environment = server_command(host, port, os.environ)
-    click.echo(f"interface: http://{host}:{port}  database: {database_kind(environment)}")
-    replace_process(command, environment)
-
-
-@_config
-@click.command()
-@click.argument("pool", type=click.Choice(["cpu", "gpu"]))
-@click.option("--type", "kind", default="process", show_default=True, help="Type of the pool.")
-@click.option("--name", help="Name of the worker; by default made up.")
-@click.option("--health-port", type=click.IntRange(1, 65535), help="Answer GET /health there.")
-@click.option("--no-canary", is_flag=True, help="Take runs without looking at the machine first.")
-def worker(
-    config: Path | None,
-    pool: str,
-    kind: str,
-    name: str | None,
-    health_port: int | None,
-    no_canary: bool,
-) -> None:
-    """A worker for POOL. On the GPU pool it takes runs only when its canary is well."""
-    from flows.orchestration.pools import attendance
-    from flows.orchestration.runs import connected, refuse_skew
-    from flows.orchestration.service import replace_process, worker_command
-
-    with connected() as client:
-        list(attendance(client, _now()))  # the pools are there and the password is right
-        refuse_skew(_now())
-    if pool == "gpu" and not no_canary:
-        _examine(config, record=False)
-    replace_process(*worker_command(pool, kind, name, health_port, os.environ))
-
-
-@_config
-@click.command()
-@click.option("--record", is_flag=True, help="Accept what is found as the golden.")
-def canary(config: Path | None, record: bool) -> None:
-    """Is this machine fit? Digests of the weights, the GPU, a rollout against its golden."""
-    _examine(config, record)
-
-
-def _examine(config: Path | None, record: bool) -> None:
-    from flows.watch.canary import examine
-
-    verdict = examine(load_settings(config), record=record)
-    for line in verdict.lines:
-        click.echo(line)
-    if not verdict.is_fit:
-        raise ModelError(
-            "this machine is not fit to run the model",
-            where="; ".join(verdict.faults),
-            remedy="correct it, then mosaic-ops canary",
-        )
-
-
-@_config
+@config_option
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 def retention(config: Path | None, dry_run: bool) -> None:
     """Delete fetched files, staged runs and publications that are past their time."""
     from flows.watch.retention import free_space
 
-    for line in free_space(load_settings(config), _now(), dry_run=dry_run).lines:
+    for line in free_space(load_settings(config), utc_now(), dry_run=dry_run).lines:
         click.echo(line)
 
 
-@_config
+@config_option
 @click.command()
 @click.argument("first")
 @click.argument("last")
@@ -287,8 +172,8 @@ def backfill(
 
     settings = load_settings(config, **shape)
     hours = planning.every_hours(every)
-    cycles = planning.window(Cycle.parse(first), Cycle.parse(last), hours, _now())
-    plan = planning.make_plan(cycles, settings, _now())
+    cycles = planning.window(Cycle.parse(first), Cycle.parse(last), hours, utc_now())
+    plan = planning.make_plan(cycles, settings, utc_now())
     for line in planning.plan_lines(plan):
         click.echo(line)
     if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from prefect.automations import Automation
@@ -70,7 +71,7 @@ def _automation(name: str, trigger: EventTrigger, target: UUID, command: str) ->
 
 def _apply(automation: Automation) -> None:
     try:
-        there = Automation.read(name=automation.name)
+        there: Any = Automation.read(name=automation.name)
     except ValueError:  # there is none of that name
         automation.create()
         return

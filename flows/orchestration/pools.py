@@ -180,11 +180,12 @@ def attendance(client: SyncPrefectClient, now: dt.datetime) -> Iterator[Attendan
     )
     for pool in pools(gpus=1):
         try:
-            workers = client.read_workers_for_work_pool(pool.name)
+            client.read_work_pool(pool.name)
         except ObjectNotFound:
             raise MosaicOpsError(
                 f"the server has no work pool {pool.name}", remedy="mosaic-ops deploy"
             ) from None
+        workers = client.read_workers_for_work_pool(pool.name)
         here = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool.name]))
         waiting = client.read_flow_runs(flow_run_filter=overdue, work_pool_filter=here)
         online = (worker.name for worker in workers if worker.status == "ONLINE")

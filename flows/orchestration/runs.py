@@ -52,6 +52,8 @@ def connected() -> Iterator[SyncPrefectClient]:
     try:
         with get_client(sync_client=True) as client:
             yield client
+    except httpx.ReadTimeout:  # it took the request and could not finish it
+        raise _no_database("does not finish what it is asked") from None
     except httpx.TransportError as error:
         raise MosaicOpsError(
             f"the Prefect server does not answer: {error or type(error).__name__}",
@@ -71,16 +73,20 @@ def _refusal(status: int) -> MosaicOpsError:
             remedy="set PREFECT_API_AUTH_STRING to the server's user:password",
         )
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return MosaicOpsError(
-            f"the Prefect server answers {status}: its database is locked or gone",
-            where=_server(),
-            remedy="look at the server's log and at the database (pg_isready); cycles go on "
-            "without the server: mosaic-ops run CYCLE",
-        )
+        return _no_database(f"answers {status}")
     return MosaicOpsError(
         f"the Prefect server answers {status}",
         where=_server(),
         remedy="server and client must be of the same version: pip check on both",
+    )
+
+
+def _no_database(what: str) -> MosaicOpsError:
+    return MosaicOpsError(
+        f"the Prefect server {what}: its database is locked or gone",
+        where=_server(),
+        remedy="look at the server's log and at the database (pg_isready); cycles go on "
+        "without the server: mosaic-ops run CYCLE",
     )
 
 
