@@ -11,7 +11,9 @@ from flows.cli.operations import config_option, utc_now
 from flows.settings import load_settings
 from mosaic_core.contract.errors import InputError, ModelError
 
-DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+SOURCES = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+INSTALLED = Path(__file__).resolve().parents[1] / "prefect.yaml"  # where the wheel puts it
+DEPLOYMENTS = SOURCES if SOURCES.exists() else INSTALLED
 
 
 @click.command()
