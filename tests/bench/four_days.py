@@ -36,10 +36,11 @@ from mosaic_core.contract.cycle import Cycle
 from tests.flows import toy_stages
 from tests.flows.database import binaries, postgres
 from tests.flows.installation import Installation, until
+from tests.flows.receiver import receiver
 
 RESULTS = Path(__file__).resolve().parent / "results" / "four_days.json"
 CYCLES = 16
-REFUSED = "3 of 82 fields are outside their range"
+REFUSED = f"{toy_stages.REFUSED}3 of 82 fields are outside their range"
 
 
 class Server:
@@ -82,8 +83,15 @@ class Server:
 class FourDays:
     """The driver: it plays the schedule, the supervisor of the services, and the bad luck."""
 
-    def __init__(self, installed: Installation, server: Server, settings: Settings) -> None:
+    def __init__(
+        self,
+        installed: Installation,
+        server: Server,
+        settings: Settings,
+        delivered: list[dict[str, str]],
+    ) -> None:
         self.installed, self.server, self.settings = installed, server, settings
+        self.delivered = delivered
         self.first = due_cycle(dt.datetime.now(dt.UTC)).shift(6)
         self.rows: list[dict[str, Any]] = []
         toy_stages.offer(settings, *(self.first.shift(-6 * back) for back in range(1, 40)))
@@ -123,7 +131,10 @@ class FourDays:
             if used >= passes and self._idle(cycle, run):
                 break
             time.sleep(0.5)
-        self._note(cycle, event, time.monotonic() - began, used)
+        seconds = time.monotonic() - began
+        if event:
+            self.reconcile()  # what is over is said to be over
+        self._note(cycle, event, seconds, used)
 
     def _settled(self, cycle: Cycle, run: str) -> bool:
         return self.published(cycle) and self.installed.state(run) not in {"Running", "Pending"}
@@ -165,7 +176,10 @@ class FourDays:
         toy_stages.offer(self.settings, cycle)
 
     def late(self, cycle: Cycle) -> None:
-        time.sleep(15)
+        """Past the deadline: an alert, and its end once the cycle is there."""
+        time.sleep(8)
+        self.set_clock(cycle, 9.5)
+        self.reconcile()
         toy_stages.offer(self.settings, cycle)
 
     def outage(self, cycle: Cycle) -> None:
@@ -235,6 +249,7 @@ def installation() -> Iterator[FourDays]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mops")))
         folder.chmod(0o755)
         database = stack.enter_context(postgres(folder / "pg")) if binaries() else None
+        webhook, delivered = stack.enter_context(receiver())
         (folder / "server").mkdir()
         server = Server(folder / "server", database)
         stack.callback(server.kill)
@@ -244,7 +259,8 @@ def installation() -> Iterator[FourDays]:
             TOY_CLOCK=str(folder / "clock"),
             TOY_STEP_SECONDS="0.5",
             TOY_SILENCE_SECONDS="20",
-            MOSAIC_OPS_DEADLINE_HOURS="60",  # the toy's seconds
+            TOY_WAIT_SECONDS="90",
+            MOSAIC_OPS_ALERT_WEBHOOK=webhook,
             MOSAIC_OPS_CATCHUP_HOURS="48",
         )
         installed.deploy()
@@ -252,7 +268,7 @@ def installation() -> Iterator[FourDays]:
         for pool in ("cpu", "gpu"):
             installed.start_worker(pool)
         settings = Settings(data_root=folder / "data", variant="mini", members=4, lead_hours=24)
-        yield FourDays(installed, server, settings)
+        yield FourDays(installed, server, settings, delivered)
 
 
 def machine() -> dict[str, Any]:
@@ -284,11 +300,11 @@ def main() -> None:
 
 def report(days: FourDays) -> None:
     """What was seen so far, printed and written."""
-    alerts = sorted(path.stem for path in days.settings.alerts.glob("*.json"))
-    print("alerts:", ", ".join(alerts) or "none")
+    told = Counter(f"{each['key']} {each.get('state', 'raised')}" for each in days.delivered)
+    print("messages:", ", ".join(f"{key} {count}x" for key, count in told.items()) or "none")
     once = sum(row["published"] == 1 for row in days.rows)
     print(f"{once} of {len(days.rows)} cycles published exactly once")
-    found = {**machine(), "cycles": days.rows, "alerts": alerts}
+    found = {**machine(), "cycles": days.rows, "messages": dict(told)}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

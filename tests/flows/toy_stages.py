@@ -25,6 +25,9 @@ from postprocess.pointer import LATEST, advance, current_key
 from postprocess.publish import published_cycle
 
 STATE = "state.json"
+REFUSED = "refused: "
+"""A fault that begins so is found by the gate, any other in the fetch."""
+
 STEP_SECONDS = float(os.environ.get("TOY_STEP_SECONDS", "0.001"))
 
 
@@ -57,7 +60,8 @@ def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
     """Wait until a mirror has the analysis."""
     path = settings.data_root / "mirror" / cycle.id
     with recorded("wait", cycle, settings.receipts, report, f"wait for {cycle}"):
-        give_up = time.monotonic() + settings.deadline_hours
+        seconds = float(os.environ.get("TOY_WAIT_SECONDS", settings.deadline_hours))
+        give_up = time.monotonic() + seconds
         while not path.exists():
             if time.monotonic() > give_up:
                 raise NotYetAvailable("no mirror has it", where=f"cycle {cycle}")
@@ -72,7 +76,7 @@ def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Pa
         if fault.startswith("outage"):
             offer(settings, cycle)  # the next attempt finds it well
             raise SourceError("the mirror answered 503", where=source, remedy="wait")
-        if fault:
+        if fault and not fault.startswith(REFUSED):
             raise DataError(fault, where=f"cycle {cycle}", remedy="look at the file")
         path = settings.downloads / cycle.id / "manifest.json"
         if not path.exists():
@@ -84,7 +88,9 @@ def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Pa
 def archive(cycle: Cycle, manifest: Path, settings: Settings, report: Reporter) -> None:
     """Append to the archive."""
     with recorded("gate", cycle, settings.receipts, report, f"check {cycle}"):
-        pass
+        fault = (settings.data_root / "mirror" / cycle.id).read_text()
+        if fault.startswith(REFUSED):
+            raise DataError(fault, where=f"cycle {cycle}", remedy="look at the file")
     with recorded("archive", cycle, settings.receipts, report, f"archive {cycle}"):
         write_json_atomic(settings.archive / f"{cycle.id}.json", {"from": str(manifest)})
 
