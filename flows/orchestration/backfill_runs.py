@@ -32,6 +32,7 @@ from flows.progress import Reporter
 from flows.settings import Settings
 from flows.watch.reconcile import GRACE
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError
 
 BACKFILL_DEPLOYMENT = "forecast/backfill"
 CAMPAIGN_DEPLOYMENT = "backfill/on-demand"
@@ -158,7 +159,10 @@ _UNDER_WAY = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"
 
 
 def _is_dead(run: FlowRun, settings: Settings, now: dt.datetime) -> bool:
-    first = Cycle.parse(str(run.parameters["first"]))
+    try:
+        first = Cycle.parse(str(run.parameters["first"]))
+    except InputError:  # somebody typed nonsense into the form: the run fails by itself
+        return False
     since = run.state.timestamp if run.state else now
     return now - since > GRACE and not is_worked_on(first, settings.locks / CAMPAIGN_LOCKS)
 

@@ -51,6 +51,8 @@ def test_the_matrix_shows_seconds_tries_and_reasons(tmp_path: Path) -> None:
     assert "rollout failed on box, attempt 1: out of memory" in text
     lines = matrix_lines(table, figures)
     assert lines[0].split()[:2] == ["cycle", "state"]
+    for stage in ("available", "fetched", "checked", "archived", "rolled out", "products"):
+        assert stage in lines[0]
     assert lines[1].startswith("2026-11-23T00Z  failed")
 
 
@@ -91,6 +93,7 @@ def test_the_page_is_json_beside_the_catalogue(tmp_path: Path) -> None:
     written = json.loads((Path(config.published) / "status.json").read_text())
     assert written == json.loads(json.dumps(as_json(table, figures, NOW)))
     assert written["cycles"][0]["state"] == "published"
+    assert written["cycles"][0]["waterfall_hours"]["publish"] == 7.0
     assert written["freshness"]["cycles_met"] == 1
 
 
