@@ -19,7 +19,7 @@ _MOST_BITS = 16
 # Flags of template 5.42 that say how the encoder laid out its samples; here they are native.
 _LAYOUT_FLAGS = 2 | 4
 _SECTION_HEAD = 5  # octets of length and number before the data of section 7
-_BLOCK = 32_768  # 256 KiB of float64 stay in the second-level cache
+_LARGEST_EXPONENT = 100  # of the scale: far from where float32 ends
 
 
 class PackingError(ValueError):
@@ -64,10 +64,12 @@ def plain_values(handle: Any, sentinel: float) -> NDArray[np.float32] | None:
     if library is None or not _is_plain(handle):
         return None
     bits = int(eccodes.codes_get(handle, "bitsPerValue"))
-    scale = 2.0 ** int(eccodes.codes_get(handle, "binaryScaleFactor"))
+    exponent = int(eccodes.codes_get(handle, "binaryScaleFactor"))
+    if not 1 <= bits <= _MOST_BITS or abs(exponent) > _LARGEST_EXPONENT:
+        return None
+    scale = 2.0**exponent
     reference = float(eccodes.codes_get_double(handle, "referenceValue"))
-    largest = reference + scale * (2**bits - 1)
-    if not 1 <= bits <= _MOST_BITS or reference <= sentinel <= largest:
+    if reference <= sentinel <= reference + scale * (2**bits - 1):
         return None
     return _scaled(_unpacked(library, handle, bits), scale, reference)
 
@@ -108,11 +110,10 @@ def _unpacked(library: ctypes.CDLL, handle: Any, bits: int) -> NDArray[Any]:
 
 
 def _scaled(packed: NDArray[Any], scale: float, reference: float) -> NDArray[np.float32]:
-    """reference + packed * scale in float64, rounded once (regulation 92.9.4 without decimals)."""
-    values = np.empty(packed.size, np.float32)
-    for start in range(0, packed.size, _BLOCK):
-        block = packed[start : start + _BLOCK].astype(np.float64)
-        block *= scale
-        block += reference
-        values[start : start + _BLOCK] = block
+    """reference + packed * scale (regulation 92.9.4 without decimals), rounded once.
+
+    In float32 without loss: 16 bits times a power of two are exact, and the reference is a float32.
+    """
+    values = np.multiply(packed, np.float32(scale), dtype=np.float32)
+    values += np.float32(reference)
     return values

@@ -9,6 +9,8 @@ keep their structure in longitude.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -20,6 +22,7 @@ Array = NDArray[np.floating]
 _CIRCLE = 360.0
 # Spacing of a longitude axis may differ from even by what a GRIB header rounds away (1e-6 degree).
 _SPACING_TOLERANCE = 1e-5
+_BLOCK_ROWS = 12  # on 0.25 degree 73 source rows, 840 KB
 
 
 def latitude_weights(source: Array, target: Array) -> csr_array:
@@ -80,6 +83,14 @@ def _full_circle_step(longitude: Array) -> float:
     return _CIRCLE / axis.size
 
 
+def _row_blocks(weights: csr_array) -> Iterator[tuple[slice, csr_array]]:
+    """The matrix in blocks of target rows, each with the source rows it needs."""
+    for start in range(0, weights.shape[0], _BLOCK_ROWS):
+        block = weights[start : start + _BLOCK_ROWS]
+        rows = slice(int(block.indices.min()), int(block.indices.max()) + 1)
+        yield rows, block[:, rows]
+
+
 class ConservativeRegridder:
     """Regrid (..., latitude, longitude) fields; by default to the model's 1.5 degree grid.
 
@@ -99,6 +110,7 @@ class ConservativeRegridder:
         self.shape_in = (latitude_in.size, longitude_in.size)
         self.latitude_weights = latitude_weights(latitude_in, latitude_out)
         self.longitude_weights = longitude_weights(longitude_in, longitude_out)
+        self._blocks = tuple(_row_blocks(self.latitude_weights))
 
     def __call__(self, field: Array) -> Array:
         """The field on the target grid, (..., latitude_out, longitude_out)."""
@@ -125,6 +137,9 @@ class ConservativeRegridder:
         return total / safe
 
     def _apply(self, plane: Array) -> NDArray[np.float64]:
-        by_row = self.latitude_weights @ plane
+        # Blocks of rows in float64 stay in the processor's cache; a whole plane is 8 MB.
+        by_row = np.concatenate(
+            [weights @ plane[rows].astype(np.float64) for rows, weights in self._blocks]
+        )
         result: NDArray[np.float64] = (self.longitude_weights @ by_row.T).T
         return result

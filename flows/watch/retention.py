@@ -92,7 +92,8 @@ def _older(
 
 
 def _cycle(name: str) -> Cycle | None:
+    """The cycle of a folder named after it, or after it and a forecast step."""
     try:
-        return Cycle.parse(name)
+        return Cycle.parse(name.partition("-step")[0])
     except InputError:
         return None

@@ -78,3 +78,10 @@ def test_the_pointer_names_the_run(finished: DemoFolder) -> None:
     assert pointer["cycle"] == CYCLE.label
     assert pointer["members"] == MEMBERS
     assert pointer["lead_hours"] == 6 * STEPS
+
+
+def test_the_catalogue_says_what_the_cycle_started_from(finished: DemoFolder) -> None:
+    entry = json.loads((finished.published / "index.json").read_bytes())["cycles"][0]
+    forecast = xr.open_zarr(finished.run / "forecast.zarr")
+    assert entry["input_analyses"] == forecast.attrs["input_analyses"]
+    assert all(" analysis from made-up era 50r1 " in line for line in entry["input_analyses"])

@@ -44,6 +44,10 @@ def test_the_run_its_stages_and_its_pictures_are_shown(fresh: DemoFolder) -> Non
         for stage in ("fetch", "archive", "initial state", "rollout", "publish"):
             assert tasks[f"{stage} {CYCLE}"] == "Completed"
         assert {"waterfall", "stores", *FIGURES} <= set(artifacts)
+        for key in ("gate", "gate-6-h-before", "gate-12-h-before", "gate-18-h-before"):
+            assert artifacts[key]["description"].endswith("pass")
+            assert "| imprint of mountains | 2m_temperature |" in artifacts[key]["data"]
+            assert "data:image/png;base64," in artifacts[key]["data"]
         for key in FIGURES:
             data = artifacts[key]["data"]
             picture = base64.b64decode(data.partition("base64,")[2].rstrip(")"))

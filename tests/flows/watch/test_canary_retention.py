@@ -96,6 +96,7 @@ def test_retention_deletes_what_is_old_and_idle_and_says_so(tmp_path: Path) -> N
     config = settings(tmp_path)
     old, young, backfilled = NEWEST.shift(-240), NEWEST.shift(-6), Cycle.parse("2025-01-01T00Z")
     gone = aged(config.downloads / old.id, 200)
+    stood_in = aged(config.downloads / f"{old.id}-step6", 200)
     kept = [
         aged(config.downloads / young.id, 5),
         aged(config.downloads / backfilled.id, 5),
@@ -111,4 +112,4 @@ def test_retention_deletes_what_is_old_and_idle_and_says_so(tmp_path: Path) -> N
     assert not gone.exists()
     assert not kept[2].exists(), "a staged run that nobody finishes"
     assert all(path.exists() for path in (kept[0], kept[1], kept[3]))
-    assert {each.path for each in freed.removals} == {gone, kept[2]}
+    assert {each.path for each in freed.removals} == {gone, stood_in, kept[2]}
