@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from flows.receipts import Receipt
 from flows.watch.status import STAGES, Freshness, Row
 
+MINOR_STAGES = {"wait", "initial_state"}
+"""Shown only where one of the cycles is stuck there: the pages have room for nine columns."""
+
 _DASH = "-"
 
 
 def matrix_markdown(table: Sequence[Row], figures: Freshness) -> str:
     """Cycle x stage, newest first, with the objective above and the reasons below."""
-    head = ["cycle", "state", *STAGES.values(), "visible after"]
+    head, *body = _grid(table)
     lines = [
         objective_line(figures),
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
-        *(f"| {' | '.join(_cells(row))} |" for row in table),
+        *(f"| {' | '.join(cells)} |" for cells in body),
         "",
         *(f"- **{row.cycle}** {reason}" for row in table for reason in reasons(row)),
     ]
@@ -27,15 +30,29 @@ def matrix_markdown(table: Sequence[Row], figures: Freshness) -> str:
 
 def matrix_lines(table: Sequence[Row], figures: Freshness) -> list[str]:
     """The same for a terminal, in columns."""
-    head = ["cycle", "state", *STAGES.values(), "visible after"]
-    body = [head, *(_cells(row) for row in table)]
-    widths = [max(len(line[column]) for line in body) for column in range(len(head))]
-    grid = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in body
-    ]
     told = [f"{row.cycle} {reason}" for row in table for reason in reasons(row)]
-    return [*grid, "", objective_line(figures), *told]
+    return [*in_columns(_grid(table)), "", objective_line(figures), *told]
+
+
+def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+
+
+def _grid(table: Sequence[Row]) -> list[list[str]]:
+    """The head and a line of cells for each cycle."""
+    stages = [stage for stage in STAGES if stage not in MINOR_STAGES or _is_stuck(table, stage)]
+    head = ["cycle", "state", "visible after", *(STAGES[stage] for stage in stages)]
+    return [head, *(_cells(row, stages) for row in table)]
+
+
+def _is_stuck(table: Sequence[Row], stage: str) -> bool:
+    receipts = (row.receipts.get(stage) for row in table if row.state != "published")
+    return any(receipt is not None and receipt.status != "done" for receipt in receipts)
 
 
 def objective_line(figures: Freshness) -> str:
@@ -82,13 +99,13 @@ def hours(value: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _cells(row: Row) -> list[str]:
-    stages = [_cell(row.receipts.get(stage), row) for stage in STAGES]
-    return [row.cycle.label, row.state, *stages, hours(row.latency_hours)]
+def _cells(row: Row, stages: Sequence[str]) -> list[str]:
+    cells = [_cell(row.receipts.get(stage), row) for stage in stages]
+    return [row.cycle.label, row.state, hours(row.latency_hours), *cells]
 
 
 def _cell(receipt: Receipt | None, row: Row) -> str:
-    """`ok 12 s`, `running 40 s`, `FAILED`, `KILLED` (began, and nothing works on the cycle)."""
+    """`12 s` once done, `running`, `FAILED`, `KILLED` (began, and nothing works on the cycle)."""
     if receipt is None:
         return _DASH
     if receipt.status == "failed":
@@ -97,7 +114,7 @@ def _cell(receipt: Receipt | None, row: Row) -> str:
         return "running" if row.state == "working" else "KILLED"
     assert receipt.finished is not None, "a receipt that is done has an end"
     tries = f" ({receipt.attempt} tries)" if receipt.attempt > 1 else ""
-    return f"ok {duration((receipt.finished - receipt.started).total_seconds())}{tries}"
+    return f"{duration((receipt.finished - receipt.started).total_seconds())}{tries}"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flows.receipts import Receipt
 from flows.timetable import age_hours
 from flows.watch.status import STAGES
-from flows.watch.status_text import duration, hours
+from flows.watch.status_text import duration, hours, in_columns
 from mosaic_core.contract.cycle import Cycle
 
 BAR_CHARACTERS = 32
@@ -27,13 +27,8 @@ def waterfall_markdown(cycle: Cycle, receipts: Sequence[Receipt]) -> str:
 def waterfall_lines(cycle: Cycle, receipts: Sequence[Receipt]) -> list[str]:
     """The same for a terminal, in columns."""
     table = [list(HEAD), *_body(cycle, receipts)]
-    widths = [max(len(cells[column]) for cells in table) for column in range(len(HEAD))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in table
-    ]
     reasons = [f"{receipt.stage}: {receipt.reason}" for receipt in receipts if receipt.reason]
-    return [_visible(cycle, receipts), "", *lines, *reasons]
+    return [_visible(cycle, receipts), "", *in_columns(table), *reasons]
 
 
 def _visible(cycle: Cycle, receipts: Sequence[Receipt]) -> str:

@@ -46,13 +46,16 @@ def test_the_matrix_shows_seconds_tries_and_reasons(tmp_path: Path) -> None:
     table = table_of(config)
     figures = freshness(table, 8.0)
     text = matrix_markdown(table, figures)
-    assert "ok 12 s (2 tries)" in text
+    assert "12 s (2 tries)" in text
     assert "FAILED" in text
     assert "rollout failed on box, attempt 1: out of memory" in text
     lines = matrix_lines(table, figures)
     assert lines[0].split()[:2] == ["cycle", "state"]
-    for stage in ("available", "fetched", "checked", "archived", "rolled out", "products"):
+    for stage in ("fetched", "checked", "archived", "rolled out", "products", "published"):
         assert stage in lines[0]
+    assert "available" not in lines[0], "shown only where a cycle is stuck in it"
+    receipt(NEWEST, "wait", 6.8, 9, status="failed", reason="late").write(config.receipts)
+    assert "available" in matrix_lines(table_of(config), figures)[0]
     assert lines[1].startswith("2026-11-23T00Z  failed")
 
 
