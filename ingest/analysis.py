@@ -29,7 +29,7 @@ def build_analysis(manifest: FetchManifest, directory: Path, *, step: int = 0) -
     cycle = Cycle.parse(manifest.cycle)
     path = directory / DATA
     dataset = analysis_from_fields(
-        read_messages(path), cycle.init_time + np.timedelta64(step, "h"), str(path)
+        read_messages(path, units=False), cycle.init_time + np.timedelta64(step, "h"), str(path)
     )
     return dataset.assign_attrs(_provenance(manifest, step))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ingest.decode import MessageHeader, open_message, read_header
 from ingest.index import ByteRange, IndexRow
+from ingest.planes import GRIB_UNITS
 from ingest.sources import AnalysisLocation
 from ingest.transfer import ObjectIdentity
 from mosaic_core.contract.artifacts import FetchedFile
@@ -147,6 +148,7 @@ def _disagreements(header: MessageHeader, row: IndexRow, location: AnalysisLocat
         "type": (header.type, row.type),
         "reference time": (str(header.reference_time), str(location.cycle.init_time)),
         "step": (header.step, row.step),
+        "units": (header.units, GRIB_UNITS.get(row.key.param, header.units)),
         "grid": (str(header.shape), str((NATIVE_LATITUDE_COUNT, NATIVE_LONGITUDE_COUNT))),
     }
     return [

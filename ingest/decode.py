@@ -79,16 +79,18 @@ class Field:
 
 
 def read_messages(
-    path: Path, wanted: Callable[[MessageHeader], bool] = lambda _: True
+    path: Path, wanted: Callable[[MessageHeader], bool] = lambda _: True, *, units: bool = True
 ) -> Iterator[Field]:
     """The messages of a GRIB file whose header is `wanted`, in file order, one in memory at a time.
 
+    Without `units` the headers' are empty: ecCodes parses a table of its own for them, which takes
+    as long as five messages.
     Raises DataError naming file, message and byte for anything that is not a whole message.
     """
     for number, handle in enumerate(_handles(path), start=1):
         where = f"{path} message {number}"
         with _refusing(where):
-            header = read_header(handle)
+            header = read_header(handle, units=units)
         if wanted(header):
             yield _decoded(handle, header, where)
 
@@ -162,16 +164,20 @@ def open_message(content: bytes, where: str) -> Iterator[Any]:
         eccodes.codes_release(handle)
 
 
-def read_header(handle: Any) -> MessageHeader:
-    """The header of an open message."""
+def read_header(handle: Any, *, units: bool = True) -> MessageHeader:
+    """The header of an open message; without `units`, which cost most, these are empty."""
     level_type = _key(handle, "levtype", "")
     level = int(_key(handle, "level", 0))
-    name, units = _name_and_units(handle)
+    product = _product(eccodes.codes_get_message(handle))
     return MessageHeader(
-        key=FieldKey(name, level_type, None if level_type == "sfc" else level),
+        key=FieldKey(
+            _remembered(_short_name, handle, product),
+            level_type,
+            None if level_type == "sfc" else level,
+        ),
         type_of_level=_key(handle, "typeOfLevel", "unknown"),
         level=level,
-        units=units,
+        units=_remembered(_units, handle, product) if units else "",
         mars_class=_key(handle, "class", ""),
         stream=_key(handle, "stream", ""),
         type=_key(handle, "type", ""),
@@ -197,20 +203,19 @@ def _short_name(handle: Any) -> str:
     return name if name not in ("unknown", "~") else f"param{_key(handle, 'paramId', 0)}"
 
 
-_NAMES: dict[bytes, tuple[str, str]] = {}
-_MOST_NAMES = 4096
+_REMEMBERED: dict[tuple[Callable[[Any], str], bytes], str] = {}
+_MOST_REMEMBERED = 4096
 
 
-def _name_and_units(handle: Any) -> tuple[str, str]:
-    """ecCodes searches thousands of definitions for each: what was found is kept by product."""
-    product = _product(eccodes.codes_get_message(handle))
+def _remembered(concept: Callable[[Any], str], handle: Any, product: bytes | None) -> str:
+    """ecCodes searches thousands of definitions for a concept: what it found is kept by product."""
     if product is None:
-        return _short_name(handle), _key(handle, "units", "")
-    if product not in _NAMES:
-        if len(_NAMES) >= _MOST_NAMES:
-            _NAMES.clear()
-        _NAMES[product] = _short_name(handle), _key(handle, "units", "")
-    return _NAMES[product]
+        return concept(handle)
+    if (concept, product) not in _REMEMBERED:
+        if len(_REMEMBERED) >= _MOST_REMEMBERED:
+            _REMEMBERED.clear()
+        _REMEMBERED[concept, product] = concept(handle)
+    return _REMEMBERED[concept, product]
 
 
 def _product(message: bytes) -> bytes | None:
@@ -236,6 +241,10 @@ def _product(message: bytes) -> bytes | None:
 
 
 _ISOBARIC, _NO_SURFACE = 100, 255  # code table 4.5
+
+
+def _units(handle: Any) -> str:
+    return str(_key(handle, "units", ""))
 
 
 def _key(handle: Any, name: str, default: Any) -> Any:

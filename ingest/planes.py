@@ -15,7 +15,7 @@ from mosaic_core.contract.grid import LATITUDE, LONGITUDE, STANDARD_GRAVITY
 from mosaic_core.contract.variables import CHANNELS, VARIABLES, Channel
 
 # ecCodes writes powers as `**`; geopotential height comes in geopotential metres.
-_GRIB_UNITS = {
+GRIB_UNITS = {
     param: variable.units.replace("m2", "m**2").replace("s-", "s**-").replace("kg-", "kg**-")
     for variable in VARIABLES
     for param in variable.params
@@ -34,8 +34,8 @@ def analysis_planes(
     """The 82 channels on the 1.5 degree grid, float32 (channel, latitude, longitude), SI units.
 
     One field is held at a time; fields that the model does not use are passed over. Raises
-    DataError for a field that is missing, doubled, of another time or unit, or has values that
-    are missing or not finite.
+    DataError for a field that is missing, doubled, of another time or unit (where its header says
+    one), or has values that are missing or not finite.
     """
     target = np.full((len(CHANNELS), LATITUDE.size, LONGITUDE.size), np.nan, np.float32)
     filled: dict[FieldKey, int] = {}
@@ -90,9 +90,9 @@ def _require_identity(
     field: Field, channel: Channel, valid_time: np.datetime64, where: str
 ) -> None:
     header = field.header
-    expected_units = _GRIB_UNITS[header.key.param]
+    expected_units = GRIB_UNITS[header.key.param]
     faults = []
-    if header.units != expected_units:
+    if header.units not in ("", expected_units):
         faults.append(f"units are {header.units}, expected {expected_units}")
     if header.valid_time != valid_time:
         faults.append(f"valid at {header.valid_time}, expected {valid_time}")

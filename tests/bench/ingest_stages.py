@@ -56,7 +56,8 @@ def decode(folder: Path, url: str) -> Callable[[], object]:
     del url
     from ingest.decode import read_messages
 
-    return lambda: sum(field.values.size for field in read_messages(folder / "analysis.grib2"))
+    messages = read_messages(folder / "analysis.grib2", units=False)
+    return lambda: sum(field.values.size for field in messages)
 
 
 def decode_regrid(folder: Path, url: str) -> Callable[[], object]:
@@ -67,7 +68,7 @@ def decode_regrid(folder: Path, url: str) -> Callable[[], object]:
     from mosaic_core.contract.cycle import Cycle
 
     path, time = folder / "analysis.grib2", Cycle.parse(CYCLE).init_time
-    return lambda: analysis_planes(read_messages(path), time, str(path))
+    return lambda: analysis_planes(read_messages(path, units=False), time, str(path))
 
 
 def gate(folder: Path, url: str) -> Callable[[], object]:

@@ -203,3 +203,8 @@ def test_a_level_of_another_kind_has_a_name_of_its_own() -> None:
             assert names[-1] == eccodes.codes_get(handle, "shortName")
     assert names[0] == names[-1] == "2t"
     assert names[1] != "2t"
+
+
+def test_units_are_left_out_on_request() -> None:
+    assert next(read_messages(T2M, units=False)).header.units == ""
+    assert next(read_messages(T2M)).header.units == "K"
