@@ -8,7 +8,7 @@ from flows.receipts import Receipt
 from flows.watch.status import STAGES, Freshness, Row
 
 MINOR_STAGES = {"wait", "initial_state"}
-"""Shown only where one of the cycles is stuck there: the pages have room for nine columns."""
+"""Shown only where one of the cycles is stuck there: the pages have room for eight columns."""
 
 _DASH = "-"
 
@@ -44,9 +44,9 @@ def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _grid(table: Sequence[Row]) -> list[list[str]]:
-    """The head and a line of cells for each cycle."""
+    """The head and a line of cells for each cycle: when it was visible, or else its state."""
     stages = [stage for stage in STAGES if stage not in MINOR_STAGES or _is_stuck(table, stage)]
-    head = ["cycle", "state", "visible after", *(STAGES[stage] for stage in stages)]
+    head = ["cycle", "visible", *(STAGES[stage] for stage in stages)]
     return [head, *(_cells(row, stages) for row in table)]
 
 
@@ -92,16 +92,26 @@ def reasons(row: Row) -> list[str]:
 
 
 def hours(value: float | None) -> str:
-    """Hours and minutes: 6 h 52 min."""
+    """Hours and minutes: 6 h 52 min; after four days (backfills) days and hours: 82 d 13 h."""
     if value is None:
         return _DASH
+    if value >= 96:
+        return f"{int(value) // 24} d {int(value) % 24:02d} h"
     minutes = round(value * 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _cells(row: Row, stages: Sequence[str]) -> list[str]:
     cells = [_cell(row.receipts.get(stage), row) for stage in stages]
-    return [row.cycle.label, row.state, hours(row.latency_hours), *cells]
+    return [row.cycle.label, _visible(row), *cells]
+
+
+def _visible(row: Row) -> str:
+    """`T+6:49` for a published cycle, else its state."""
+    if row.latency_hours is None:
+        return row.state
+    minutes = round(row.latency_hours * 60)
+    return f"T+{minutes // 60}:{minutes % 60:02d}"
 
 
 def _cell(receipt: Receipt | None, row: Row) -> str:
@@ -113,7 +123,7 @@ def _cell(receipt: Receipt | None, row: Row) -> str:
     if receipt.status == "running":
         return "running" if row.state == "working" else "KILLED"
     assert receipt.finished is not None, "a receipt that is done has an end"
-    tries = f" ({receipt.attempt} tries)" if receipt.attempt > 1 else ""
+    tries = f", {receipt.attempt}x" if receipt.attempt > 1 else ""
     return f"{duration((receipt.finished - receipt.started).total_seconds())}{tries}"
 
 

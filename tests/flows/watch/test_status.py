@@ -46,17 +46,24 @@ def test_the_matrix_shows_seconds_tries_and_reasons(tmp_path: Path) -> None:
     table = table_of(config)
     figures = freshness(table, 8.0)
     text = matrix_markdown(table, figures)
-    assert "12 s (2 tries)" in text
+    assert "12 s, 2x" in text
     assert "FAILED" in text
     assert "rollout failed on box, attempt 1: out of memory" in text
     lines = matrix_lines(table, figures)
-    assert lines[0].split()[:2] == ["cycle", "state"]
+    assert lines[0].split()[:2] == ["cycle", "visible"]
     for stage in ("fetched", "checked", "archived", "rolled out", "products", "published"):
         assert stage in lines[0]
     assert "available" not in lines[0], "shown only where a cycle is stuck in it"
     receipt(NEWEST, "wait", 6.8, 9, status="failed", reason="late").write(config.receipts)
     assert "available" in matrix_lines(table_of(config), figures)[0]
     assert lines[1].startswith("2026-11-23T00Z  failed")
+
+
+def test_a_published_cycle_says_when_it_was_visible(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    history(NEWEST, config.receipts, 7.2)
+    table = table_of(config)
+    assert matrix_lines(table, freshness(table, 8.0))[1].startswith("2026-11-23T00Z  T+7:12 ")
 
 
 def test_a_damaged_receipt_is_named_and_hides_nothing_else(tmp_path: Path) -> None:
@@ -103,4 +110,5 @@ def test_the_page_is_json_beside_the_catalogue(tmp_path: Path) -> None:
 def test_durations_and_hours_read_well() -> None:
     assert [duration(s) for s in (0.44, 45, 300, 9000)] == ["0.4 s", "45 s", "5 min", "2.5 h"]
     assert hours(6.875) == "6 h 52 min"
+    assert hours(1980.95) == "82 d 12 h"
     assert hours(None) == "-"
