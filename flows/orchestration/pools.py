@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,7 +159,13 @@ def apply_deployments(file: Path) -> str:
 
 
 def _tail(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if line.strip())[-2000:]
+    """What Prefect said last, from the error on when it ended with a traceback."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    errors = [place for place, line in enumerate(lines) if _ERROR.match(line)]
+    return "\n".join(lines[errors[-1] if errors else -12 :])
+
+
+_ERROR = re.compile(r"[\w.]+(Error|Exception|NotFound)\b")
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def test_pools_that_are_not_there_and_pools_without_workers_are_said(
     assert missing.returncode == 1
     assert "no work pool cpu" in missing.stderr
     assert "mosaic-ops deploy" in missing.stderr
-    deployed = command(api, "deploy", PREFECT_API_AUTH_STRING=PASSWORD)
+    patient = {"PREFECT_CLIENT_MAX_RETRIES": "8"}  # SQLite answers 503 while it is busy
+    deployed = command(api, "deploy", PREFECT_API_AUTH_STRING=PASSWORD, **patient)
     assert deployed.returncode == 0, deployed.stderr
     nobody = command(api, "workers", PREFECT_API_AUTH_STRING=PASSWORD)
     assert nobody.returncode == 1
