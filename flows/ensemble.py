@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ from postprocess.store import ForecastWriter
 
 if TYPE_CHECKING:
     from mosaic_core.forecaster import Forecaster
+    from mosaic_core.restart import RestartFolder
 
 COMPLETE = "complete.json"
 
@@ -81,10 +84,27 @@ class EnsembleRun:
         """Step 0, the analysis, to the last."""
         return range(self.settings.steps + 1)
 
-    def stream(self) -> Iterator[ForecastStep]:
-        """The forecast, all members at one lead after the other."""
-        numbers, steps = self.settings.numbers, self.settings.steps
-        return self.forecaster.forecast(self.state, numbers=numbers, steps=steps)
+    def stream(self, writer: ForecastWriter) -> Iterator[ForecastStep]:
+        """The forecast, all members at one lead after the other; what an earlier attempt left
+        comes from its store, and the model goes on from its last restart state."""
+        if writer.finished:
+            return writer.stored(writer.completed)
+        start = self.restart.newest(before=writer.completed)
+        ahead = self.forecaster.forecast(
+            self.state,
+            numbers=self.settings.numbers,
+            steps=self.settings.steps,
+            start=start,
+            keep=self.restart.keep,
+        )
+        return chain(writer.stored(start.step + 1), ahead) if start else ahead
+
+    @cached_property
+    def restart(self) -> RestartFolder:
+        """Where the rollout stands, kept now and then."""
+        from mosaic_core.restart import RestartFolder
+
+        return RestartFolder(self.folder / "restart", every=self.settings.restart_steps)
 
 
 def run_ensemble(
@@ -95,6 +115,7 @@ def run_ensemble(
     if not _is_complete(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
         _stream_into_stores(run, advance, finishing)
+        run.restart.remove()
         write_json_atomic(run.folder / COMPLETE, {"run_id": run.name})
     return run.folder
 
@@ -112,7 +133,7 @@ def _is_complete(folder: Path) -> bool:
 def _stream_into_stores(run: EnsembleRun, advance: Advance, finishing: Finishing) -> None:
     spec, products = run.spec(), ProductSuite(run.folder, product_options(run))
     with ForecastWriter(run.folder / "forecast.zarr", spec) as writer:
-        for step in run.stream():
+        for step in run.stream(writer):
             writer.write(step)
             products.update(step)
             advance(step.step, run.settings.steps, f"lead {_hours(step)} h")

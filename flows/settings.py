@@ -66,6 +66,12 @@ class Settings(BaseModel):
     rounding: Literal["default", "none"] = Field(
         "default", description="bit rounding of the stored forecast: by the table, or none"
     )
+    restart_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps between two restart states of the rollout; by default as often as "
+        "costs less than 3 % of the time",
+    )
     minimum_members: int | None = Field(
         None, ge=2, description="healthy members a publication needs; by default half of them"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
@@ -17,6 +17,7 @@ from mosaic_core.model.fast import FastEngine
 from mosaic_core.model.fast_output import PinnedRing
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.model.placement import placement
+from mosaic_core.restart import Standing
 from mosaic_core.rollout import forecast
 
 
@@ -43,8 +44,12 @@ def forecast_on(
     numbers: Sequence[int],
     steps: int,
     refuse_faults: bool = True,
+    start: Standing | None = None,
+    keep: Callable[[Standing], None] | None = None,
 ) -> Iterator[ForecastStep]:
     """As `rollout.forecast`, every engine with its share of the members and a thread of its own.
+
+    `keep` is called only where one engine has all members: several are done within seconds.
 
     The engines have the same batch size; a member has the same bits on any of them where the
     GPUs are of one kind.
@@ -59,16 +64,19 @@ def forecast_on(
         )
     for engine in engines:  # one after the other: compilation is not made for threads
         engine.prepare()
-    shares = [list(part) for part in np.array_split(np.asarray(numbers), len(engines)) if len(part)]
+    places = np.array_split(np.arange(len(numbers)), len(engines))
+    shares = [slice(part[0], part[-1] + 1) for part in places if len(part)]
     streams = [
         forecast(
             model,
             initial_state,
-            numbers=share,
+            numbers=numbers[share],
             steps=steps,
             engine=engine,
             to_host=PinnedRing(),
             refuse_faults=refuse_faults,
+            start=start.share(share) if start else None,
+            keep=keep if len(shares) == 1 else None,
         )
         for engine, share in zip(engines, shares, strict=False)
     ]

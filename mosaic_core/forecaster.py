@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mosaic_core.model.checkpoint import load_model
 from mosaic_core.model.fast import FastEngine, accelerated
 from mosaic_core.model.mosaic import Mosaic, Provenance
 from mosaic_core.model.placement import placement
+from mosaic_core.restart import Standing
 from mosaic_core.rollout import forecast
 
 
@@ -72,7 +73,13 @@ class Forecaster:
         return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     def forecast(
-        self, initial_state: xr.Dataset, *, numbers: Sequence[int], steps: int
+        self,
+        initial_state: xr.Dataset,
+        *,
+        numbers: Sequence[int],
+        steps: int,
+        start: Standing | None = None,
+        keep: Callable[[Standing], None] | None = None,
     ) -> Iterator[ForecastStep]:
         """Step 0, the analysis, then steps 1 to `steps`; see `mosaic_core.rollout.forecast`.
 
@@ -86,6 +93,8 @@ class Forecaster:
                 numbers=numbers,
                 steps=steps,
                 refuse_faults=False,
+                start=start,
+                keep=keep,
             )
         return forecast(
             self.model,
@@ -94,4 +103,6 @@ class Forecaster:
             steps=steps,
             batch_size=self.batch_size,
             refuse_faults=False,
+            start=start,
+            keep=keep,
         )

@@ -20,6 +20,7 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.noise import ensemble_noise
+from mosaic_core.restart import Standing
 from mosaic_core.state import Clock, initial_state_from_dataset, initial_time
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def forecast(
     engine: Engine | None = None,
     to_host: Callable[[Iterable[Image]], Iterator[HostImage]] | None = None,
     refuse_faults: bool = True,
+    start: Standing | None = None,
+    keep: Callable[[Standing], None] | None = None,
 ) -> Iterator[ForecastStep]:
     """Step 0 (the analysis), then steps 1 to `steps`, each with all members `numbers`.
 
@@ -68,15 +71,16 @@ def forecast(
     `to_host` turns images on the device into images on the host, in order; it may run ahead.
     Each step is checked on the device: the generator raises ModelError, naming member, channel
     and step, for a value that is not finite. With `refuse_faults` false it logs that instead:
-    members are independent, and whoever screens them goes on with the others. Arguments are
-    checked before the first step is asked for.
+    members are independent, and whoever screens them goes on with the others. `keep` is told
+    after each step where the rollout stands; from such a `start` the stream goes on with the step
+    after it, and with the same bits. Arguments are checked before the first step is asked for.
     """
     chosen = _checked_numbers(numbers)
     if steps < 0 or (batch_size is not None and batch_size < 1):
         raise InputError(f"steps {steps} or batch size {batch_size} out of range")
-    start = initial_state_from_dataset(initial_state, model.config)
+    initial = initial_state_from_dataset(initial_state, model.config)
     init_time = initial_time(initial_state)
-    physical = torch.from_numpy(start.fields)
+    physical = torch.from_numpy(initial.fields)
     if physical.shape[1] != model.geometry.points:
         raise ModelError(
             f"the initial state has {physical.shape[1]} points, the model {model.geometry.points}"
@@ -86,12 +90,20 @@ def forecast(
         return torch.from_numpy(ensemble_noise(init_time, chosen, step, model.config.noise_dim))
 
     ahead = predict(
-        model, physical, start.clock, noise, steps, batch_size=batch_size, engine=engine
+        model,
+        physical,
+        initial.clock,
+        noise,
+        steps,
+        batch_size=batch_size,
+        engine=engine,
+        start=start,
+        keep=keep,
     )
-    analysis = image(model, physical[-1:])
+    analysis = image(model, physical[-1:]) if start is None else None
     images = (checked(image(model, state)) for state in ahead)
-    following = (to_host or copy_to_host)(images)
-    return _stream(model, init_time, chosen, analysis, following, refuse_faults)
+    numbered = enumerate((to_host or copy_to_host)(images), start=start.step + 1 if start else 1)
+    return _stream(model, init_time, chosen, analysis, numbered, refuse_faults)
 
 
 def predict(
@@ -103,22 +115,31 @@ def predict(
     *,
     batch_size: int | None = None,
     engine: Engine | None = None,
+    start: Standing | None = None,
+    keep: Callable[[Standing], None] | None = None,
 ) -> Iterator[Tensor]:
     """States 1 to `steps` in SI units, each (member, point, channel) on the engine's device.
 
     `physical` (time, point, channel) is the shared history, oldest first, `clock` that of its
-    newest state; `noise(step)` is (member, noise_dim), float32 on the CPU.
+    newest state; `noise(step)` is (member, noise_dim), float32 on the CPU. With a `start` the
+    first state is the one after it; `keep` is told where the rollout stands after each.
     """
     runner: Engine = engine or model
     statistics = model.normalization.to(runner.device)
-    start = statistics.normalize(physical.to(runner.device))
-    history = deque(start[:, None], maxlen=len(start))
-    for step in range(1, steps + 1):
+    done = start.step if start else 0
+    states = start.states if start else statistics.normalize(physical.to(runner.device))[:, None]
+    history = deque((state.to(runner.device) for state in states), maxlen=len(physical))
+    del start, states
+    for _ in range(done):
+        clock = clock.after(model.config.step_stride)
+    for step in range(done + 1, steps + 1):
         following = advance(
             runner, history, clock.features(), noise(step), batch_size or runner.batch_size
         )
         history.append(following)
         clock = clock.after(model.config.step_stride)
+        if keep is not None:
+            keep(Standing(step, tuple(history)))
         yield statistics.denormalize(following)
 
 
@@ -174,14 +195,15 @@ def _stream(
     model: Mosaic,
     init_time: np.datetime64,
     numbers: tuple[int, ...],
-    analysis: Tensor,
-    following: Iterator[HostImage],
+    analysis: Tensor | None,
+    following: Iterable[tuple[int, HostImage]],
     refuse_faults: bool,
 ) -> Iterator[ForecastStep]:
     channels = model.config.variables
-    shared = analysis.expand(len(numbers), -1, -1, -1).cpu().numpy()
-    yield ForecastStep(init_time, 0, _lead_time(model, 0), numbers, channels, shared)
-    for step, (fields, finite) in enumerate(following, start=1):
+    if analysis is not None:
+        shared = analysis.expand(len(numbers), -1, -1, -1).cpu().numpy()
+        yield ForecastStep(init_time, 0, _lead_time(model, 0), numbers, channels, shared)
+    for step, (fields, finite) in following:
         try:
             check_finite(finite, step, numbers, channels)
         except ModelError as fault:

@@ -64,19 +64,24 @@ def bit_round(values: NDArray[np.float32], bits: int) -> None:
     round_into(values, values.copy(), bits)
 
 
-def round_into(target: NDArray[np.float32], source: NDArray[np.float32], bits: int | None) -> None:
-    """Copy `source` into `target` (both C-contiguous), rounded to `bits` mantissa bits.
+def round_into(
+    target: NDArray[np.float32],
+    source: NDArray[np.float32],
+    bits: int | NDArray[np.integer] | None,
+) -> None:
+    """Copy `source` into `target`, rounded to `bits` mantissa bits.
 
-    To the nearest, ties away from zero; None copies only. Infinities and NaN keep their bits.
-    Integer arithmetic on the bit patterns: it costs a tenth of the packing.
+    To the nearest, ties away from zero; None copies only. `bits` may be an array that broadcasts
+    against the values, such as one number per map. Infinities and NaN keep their bits. Integer
+    arithmetic on the bit patterns: it costs a tenth of the packing.
     """
     if bits is None:
         np.copyto(target, source)
         return
-    dropped = MANTISSA_BITS - bits
+    dropped = np.asarray(MANTISSA_BITS - bits, dtype=np.uint32)
     pattern = target.view(np.uint32)
-    np.add(source.view(np.uint32), np.uint32(1 << (dropped - 1)), out=pattern)
-    np.bitwise_and(pattern, np.uint32((0xFFFFFFFF << dropped) & 0xFFFFFFFF), out=pattern)
+    np.add(source.view(np.uint32), np.left_shift(np.uint32(1), dropped - 1), out=pattern)
+    np.bitwise_and(pattern, np.left_shift(np.uint32(0xFFFFFFFF), dropped), out=pattern)
     finite = np.isfinite(source)
     if not finite.all():
         # The NaN of a GPU has every mantissa bit set: rounded up, it would turn into -0.

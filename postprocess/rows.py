@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from postprocess.rounding import keep_bits, round_into
 from postprocess.shards import encode_chunk
 
 MAP_SHAPE = (len(LATITUDE), len(LONGITUDE))
+# Maps that a thread rounds and turns at once: few calls, and still in the cache when packed.
+BATCH_MAPS = 4
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,23 @@ class Row:
     channel: int
     path: Path
     bits: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one member and neighbouring channels: what one thread packs in one go."""
+
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint32] | None:
+        """Mantissa bits of every map, (map, 1, 1); None where nothing is rounded."""
+        bits = [row.bits for row in self.rows if row.bits is not None]
+        return np.array(bits, dtype=np.uint32)[:, None, None] if bits else None
+
+    def maps(self, fields: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The maps of the batch in (number, channel, longitude, latitude)."""
+        return fields[self.rows[0].member, self.rows[0].channel :][: len(self.rows)]
 
 
 def rows_of(spec: ForecastSpec, directory: Path) -> list[Row]:
@@ -54,21 +74,39 @@ def shard_path(directory: Path, channel: Channel, member: int) -> Path:
     return directory / channel.variable.name / chunk_name(0, member, 0, *level, 0, 0)
 
 
-def fill(buffer: NDArray[np.float32], fields: NDArray[np.float32], rows: Sequence[Row]) -> None:
-    """Rounded maps of every row into `buffer` (row, latitude, longitude), owned by the store.
+def batches_of(rows: list[Row]) -> list[Batch]:
+    """All rows as batches of neighbouring channels of one member."""
+    starts = [
+        index
+        for index, row in enumerate(rows)
+        if row.channel % BATCH_MAPS == 0  # a batch never goes beyond its member
+    ]
+    ends = [*starts[1:], len(rows)]
+    return [Batch(tuple(rows[start:end])) for start, end in zip(starts, ends, strict=True)]
+
+
+class Scratch(threading.local):
+    """Room of each thread for one batch; small, so that it stays in the cache of the core."""
+
+    def __init__(self) -> None:
+        self.rounded = np.empty((BATCH_MAPS, *MAP_SHAPE[::-1]), dtype=np.float32)
+        self.turned = np.empty((BATCH_MAPS, *MAP_SHAPE), dtype=np.float32)
+
+
+def append(fields: NDArray[np.float32], batch: Batch, scratch: Scratch) -> list[int]:
+    """Round the maps of a batch and append one chunk to the shard of each; the chunks' lengths.
 
     `fields` is (number, channel, longitude, latitude).
     """
+    count = len(batch.rows)
     # Rounded before it is turned: turning reads with a stride, which is slow outside the cache.
-    plane = np.empty(MAP_SHAPE[::-1], dtype=np.float32)
-    for row in rows:
-        round_into(plane, fields[row.member, row.channel], row.bits)
-        np.copyto(buffer[row.index], plane.T)
-
-
-def append(buffer: NDArray[np.float32], rows: Sequence[Row]) -> list[int]:
-    """Append one chunk to the shard of each row; the lengths of the chunks."""
-    return [_append_chunk(row.path, encode_chunk(buffer[row.index])) for row in rows]
+    rounded, turned = scratch.rounded[:count], scratch.turned[:count]
+    round_into(rounded, batch.maps(fields), batch.bits)
+    np.copyto(turned, rounded.transpose(0, 2, 1))
+    return [
+        _append_chunk(row.path, encode_chunk(plane))
+        for row, plane in zip(batch.rows, turned, strict=True)
+    ]
 
 
 def _append_chunk(path: Path, chunk: bytes) -> int:

@@ -1,9 +1,9 @@
 """The forecast store: ForecastSteps in, one Zarr v3 store out.
 
-Shards hold all leads of one member, variable and level, and grow by one chunk per lead, so memory
-holds a bounded number of leads however long the forecast is. Each shard belongs to one worker
-thread. The store grows in a hidden folder beside its path and is renamed when it is whole; after
-a crash it goes on at the first lead that is not complete.
+Shards hold all leads of one member, variable and level, and grow by one chunk per lead, so the
+writer holds no lead at all: threads pack straight from the producer's array. A shard is in the
+hands of one thread at a time. The store grows in a hidden folder beside its path and is renamed
+when it is whole; after a crash it goes on at the first lead that is not complete.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import logging
 import os
 import shutil
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,8 @@ from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.journal import Journal, cut_shard, trim_shard
 from postprocess.layout import forecast_document
-from postprocess.rows import MAP_SHAPE, append, fill, rows_of
+from postprocess.replay import replay, stored_lengths
+from postprocess.rows import MAP_SHAPE, Scratch, append, batches_of, rows_of
 from postprocess.shards import encode_index
 from postprocess.store_files import (
     disk_errors,
@@ -44,13 +46,15 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class WriterReport:
-    """What a writer did: bytes of float32 in, bytes stored, seconds `write` waited for room."""
+    """What a writer did: bytes of float32 in, bytes stored, seconds that `write` kept its caller,
+    seconds until the finished store was on the disk."""
 
     leads_written: int = 0
     leads_skipped: int = 0
     bytes_in: int = 0
     bytes_stored: int = 0
     seconds_blocked: float = 0.0
+    seconds_syncing: float = 0.0
 
 
 class ForecastWriter:
@@ -58,11 +62,12 @@ class ForecastWriter:
 
     `path` opens with plain `xarray.open_zarr`; there is nothing at `path` before it is whole.
 
-    `write` rounds the step into one of `max_pending` buffers and returns; packing goes on in one
-    thread per core. It waits only when all buffers are in use (back-pressure, measured in
-    `report.seconds_blocked`). Leads that an
-    earlier, interrupted writer completed are skipped: the same forecast gives the same bits.
-    Leaving the block before the last lead keeps what there is for the next attempt.
+    `write` packs the step in one thread per core and returns when its shards have grown: nothing
+    is held, and the array is the producer's again. A GPU goes on meanwhile with the steps that
+    are queued on it, and waits only for a store that is slower than it (`report.seconds_blocked`
+    is the time that `write` took). Leads that an earlier, interrupted writer completed are
+    skipped: the same forecast gives the same bits. Leaving the block before the last lead keeps
+    what there is for the next attempt.
 
     StoreError: steps out of order, another run's steps, a full disk, or a finished store of
     another forecast at `path`.
@@ -74,7 +79,6 @@ class ForecastWriter:
         spec: ForecastSpec,
         *,
         workers: int | None = None,
-        max_pending: int = 2,
     ) -> None:
         self.path = path
         self.spec = spec
@@ -82,28 +86,27 @@ class ForecastWriter:
         self._document = forecast_document(spec.sizes, spec.rounding, spec.attributes())
         guard(self._document, template_name("forecast", spec.rounding), spec.open_sizes)
         self._partial = path.with_name(f".{path.name}.partial")
-        self._rows = rows_of(spec, self._partial)
+        self.finished = _is_finished(path, spec)
+        self._rows = rows_of(spec, path if self.finished else self._partial)
         self._journal = Journal(
             path.with_name(f".{path.name}.journal"), spec.content_key, len(self._rows)
         )
-        self.finished = _is_finished(path, spec)
         if self.finished:
             self._journal.close(remove=True)
-        self._lengths: list[NDArray[np.uint32]] = [] if self.finished else self._resume()
+            self._lengths = stored_lengths(self._rows, len(spec.lead_times))
+        else:
+            self._lengths = self._resume()
         self._next_step: int | None = None
-        self._free: list[NDArray[np.float32]] = []
-        self._buffer_count = 0
-        self._max_pending = max_pending
-        self._pending: deque[tuple[NDArray[np.float32], list[Future[list[int]]]]] = deque()
-        count = workers or len(os.sched_getaffinity(0))
-        self._lanes = [
-            ThreadPoolExecutor(1, thread_name_prefix=f"store-{lane}") for lane in range(count)
-        ]
+        self._batches = batches_of(self._rows)
+        self._scratch = Scratch()
+        self._pool = ThreadPoolExecutor(
+            workers or len(os.sched_getaffinity(0)), thread_name_prefix="store"
+        )
 
     @property
     def completed(self) -> int:
-        """Leads that are stored and recorded; the next rollout may start after them."""
-        return len(self.spec.lead_times) if self.finished else len(self._lengths)
+        """Leads that are stored and recorded."""
+        return len(self._lengths)
 
     def __enter__(self) -> Self:
         return self
@@ -126,16 +129,22 @@ class ForecastWriter:
         if step.step < self.completed:
             self.report.leads_skipped += 1
             return
-        self._harvest(leave=len(self._pending))
-        buffer = self._room()
-        fill(buffer, step.fields, self._rows)
-        count = len(self._lanes)
-        futures = [
-            lane.submit(append, buffer, self._rows[first::count])
-            for first, lane in enumerate(self._lanes)
-        ]
-        self._pending.append((buffer, futures))
-        self.report.bytes_in += buffer.nbytes
+        started = time.perf_counter()
+        with disk_errors(self.path):
+            lengths = self._pack(step.fields)
+            self._journal.append(lengths)
+        self._lengths.append(lengths)
+        self.report.leads_written += 1
+        self.report.bytes_in += step.fields.nbytes
+        self.report.bytes_stored += int(lengths.sum())
+        self.report.seconds_blocked += time.perf_counter() - started
+
+    def stored(self, count: int) -> Iterator[ForecastStep]:
+        """The first `count` of the leads that an earlier writer completed, with the stored values.
+
+        StoreError when a shard cannot be read.
+        """
+        return replay(self.spec, self._rows, self._lengths[:count])
 
     def annotate(self, **attributes: Any) -> None:
         """Set run attributes that are only known at the end, such as member_health."""
@@ -146,7 +155,6 @@ class ForecastWriter:
         if self.finished:
             return
         try:
-            self._harvest(leave=0)
             self._finish()
         finally:
             self._let_go()
@@ -171,48 +179,29 @@ class ForecastWriter:
 
     def _check_order(self, step: int) -> None:
         """The first step may be any up to the first one that is missing; then one by one."""
-        first = self._next_step is None and 0 <= step <= self.completed
-        if (first or step == self._next_step) and step < len(self.spec.lead_times):
-            return
-        raise StoreError(
-            f"step {step} came where step {self._next_step or 0} of {len(self.spec.lead_times)} "
-            "was due",
-            where=str(self.path),
-            remedy="write the steps in order, the analysis (step 0) first",
-        )
+        due = self.completed if self._next_step is None else self._next_step
+        if due > self.completed:
+            raise StoreError(
+                f"step {due - 1} could not be stored, nothing goes on after it",
+                where=str(self.path),
+                remedy="run the command again: it goes on after the last complete lead",
+            )
+        in_turn = 0 <= step <= due if self._next_step is None else step == due
+        if not in_turn or step >= len(self.spec.lead_times):
+            raise StoreError(
+                f"step {step} came where step {due} of {len(self.spec.lead_times)} was due",
+                where=str(self.path),
+                remedy="write the steps in order, the analysis (step 0) first",
+            )
 
-    def _room(self) -> NDArray[np.float32]:
-        if not self._free and self._buffer_count < self._max_pending:
-            self._buffer_count += 1
-            return np.empty((len(self._rows), *MAP_SHAPE), dtype=np.float32)
-        if not self._free:
-            started = time.perf_counter()
-            self._harvest(leave=self._max_pending - 1)
-            self.report.seconds_blocked += time.perf_counter() - started
-        return self._free.pop()
-
-    def _harvest(self, leave: int) -> None:
-        """Record finished leads in order; wait until at most `leave` are pending."""
-        while self._pending:
-            buffer, futures = self._pending[0]
-            if len(self._pending) <= leave and not all(future.done() for future in futures):
-                return
-            with disk_errors(self.path):
-                parts = [future.result() for future in futures]
-                lengths = np.empty(len(self._rows), dtype=np.uint32)
-                for first, part in enumerate(parts):
-                    lengths[first :: len(parts)] = part
-                self._journal.append(lengths)
-            self._lengths.append(lengths)
-            self.report.leads_written += 1
-            self.report.bytes_stored += int(lengths.sum())
-            self._pending.popleft()
-            self._free.append(buffer)
+    def _pack(self, fields: NDArray[np.float32]) -> NDArray[np.uint32]:
+        """One more chunk in every shard; its length by row."""
+        parts = self._pool.map(lambda batch: append(fields, batch, self._scratch), self._batches)
+        return np.fromiter(chain.from_iterable(parts), np.uint32, len(self._rows))
 
     def _let_go(self) -> None:
         """End the workers and give up the store; the next attempt goes on from the journal."""
-        for lane in self._lanes:
-            lane.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self._journal.close(remove=self.finished)
 
     def _resume(self) -> list[NDArray[np.uint32]]:
@@ -243,7 +232,9 @@ class ForecastWriter:
             self._close_shards()
             write_coordinates(self._partial, self._document, self.spec.coordinates())
             write_documents(self._partial, self._document)
+            started = time.perf_counter()
             put_in_place(self._partial, self.path)
+        self.report.seconds_syncing = time.perf_counter() - started
         self.finished = True
 
     def _close_shards(self) -> None:

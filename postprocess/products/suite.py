@@ -94,7 +94,7 @@ class ProductSuite:
         return self._health.quarantined
 
     def update(self, step: ForecastStep) -> None:
-        """Screen one step and feed the survivors, as stored, to every product."""
+        """Screen one step, as stored, and feed the survivors to every product."""
         self._started_with = self._started_with or step.numbers
         if len(self._started_with) < 2 and self._options.least_members > 1:
             raise StoreError(
@@ -102,9 +102,9 @@ class ProductSuite:
                 where="products",
                 remedy="give a forecast with more members",
             )
+        step = as_stored(step, self._options.rounding)
         if "health" in self._options.only:
             step = self._health.screen(step)
-        step = as_stored(step, self._options.rounding)
         for product in self._products.values():
             product.update(step)
         self._lead_hours.append(int(step.lead_time / np.timedelta64(1, "h")))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_one_map_is_a_chunk_and_one_shard_holds_all_leads(stored: Path) -> None:
 
 def test_same_forecast_same_bytes_with_any_number_of_workers(stored: Path, tmp_path: Path) -> None:
     for workers in (1, 3):
-        write(tmp_path / f"{workers}.zarr", workers=workers, max_pending=1)
+        write(tmp_path / f"{workers}.zarr", workers=workers)
         assert digests(tmp_path / f"{workers}.zarr") == digests(stored)
 
 
@@ -205,11 +206,15 @@ def test_two_writers_of_one_store_do_not_meet(tmp_path: Path) -> None:
         first.close()
 
 
-def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
+def test_an_error_in_a_worker_reaches_the_caller_and_ends_the_attempt(tmp_path: Path) -> None:
+    stream = made_up.steps(made_up.spec())
     writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
     (tmp_path / ".f.zarr.partial/temperature/c.0.1.0.4.0.0").mkdir()
-    writer.write(next(made_up.steps(made_up.spec())))
     with pytest.raises(StoreError, match="cannot write"):
+        writer.write(next(stream))
+    with pytest.raises(StoreError, match="step 0 could not be stored"):
+        writer.write(next(stream))
+    with pytest.raises(StoreError, match="0 of 3 leads"):
         writer.close()
     assert not (tmp_path / "f.zarr").exists()
 
@@ -232,15 +237,52 @@ def test_a_full_disk_is_a_clear_error_and_the_next_attempt_finishes(
     assert digests(path) == digests(stored)
 
 
-def test_back_pressure_waits_instead_of_holding_more_leads(tmp_path: Path) -> None:
+def test_no_lead_is_held_and_the_time_the_caller_waits_is_measured(tmp_path: Path) -> None:
+    """The made-up producer overwrites its array at once, and memory does not grow by leads."""
     spec = made_up.spec(members=3, leads=6)
-    with ForecastWriter(tmp_path / "f.zarr", spec, workers=1, max_pending=1) as writer:
-        for step in made_up.steps(spec):
+    lead_bytes = 3 * 82 * 240 * 121 * 4
+    stream = made_up.steps(spec)
+    with ForecastWriter(tmp_path / "f.zarr", spec, workers=1) as writer:
+        writer.write(next(stream))
+        tracemalloc.start()
+        for step in stream:
             writer.write(step)
-            assert len(writer._pending) + len(writer._free) <= 1
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < lead_bytes / 2
     assert writer.report.seconds_blocked > 0
     assert writer.report.leads_written == 6
-    assert writer.report.bytes_in == 6 * 3 * 82 * 240 * 121 * 4
+    assert writer.report.bytes_in == 6 * lead_bytes
+
+
+def test_what_is_stored_comes_back_as_steps(stored: Path, tmp_path: Path) -> None:
+    """Of a half-written store and of a finished one: the values that readers will see."""
+    spec = made_up.spec()
+    with xr.open_zarr(stored, chunks=None) as dataset:
+        wanted = fields_of(dataset).transpose(0, 1, 2, 4, 3)
+    write_some(tmp_path / "f.zarr", 2)
+    half = ForecastWriter(tmp_path / "f.zarr", spec)
+    for writer, count in ((half, 2), (ForecastWriter(stored, spec), 3)):
+        steps = list(writer.stored(writer.completed))
+        assert [step.step for step in steps] == list(range(count))
+        assert [step.lead_time for step in steps] == list(spec.lead_times[:count])
+        for step in steps:
+            assert np.array_equal(step.fields, wanted[step.step])
+
+
+def test_a_damaged_or_missing_shard_does_not_come_back_as_steps(tmp_path: Path) -> None:
+    write(tmp_path / "f.zarr")
+    shard = tmp_path / "f.zarr/temperature/c.0.1.0.4.0.0"
+    good = shard.read_bytes()
+    shard.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    with pytest.raises(StoreError, match="checksum"):
+        list(ForecastWriter(tmp_path / "f.zarr", made_up.spec()).stored(3))
+    shard.write_bytes(good[:-1])
+    with pytest.raises(StoreError, match="checksum"):
+        ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    shard.unlink()
+    with pytest.raises(StoreError, match="cannot read a shard"):
+        ForecastWriter(tmp_path / "f.zarr", made_up.spec())
 
 
 def test_killed_anywhere_it_resumes_to_the_same_bytes(stored: Path, tmp_path: Path) -> None:

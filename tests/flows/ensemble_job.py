@@ -1,0 +1,104 @@
+"""The ensemble stage of a very small model, as a program that can kill itself at any lead.
+
+    python ensemble_job.py FOLDER LEAD
+
+It ends itself with SIGKILL after it took lead number LEAD (-1: never). Every step that the model
+computes is a line in FOLDER/computed.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flows.ensemble import run_ensemble
+from flows.settings import Settings
+from ingest.synthetic.atmosphere import Atmosphere
+from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.schema import channels_to_dataset
+from mosaic_core.contract.variables import CHANNEL_NAMES, STATIC_VARIABLES
+from mosaic_core.model.checkpoint import write_random_bundle
+from mosaic_core.model.config import BottleneckConfig, ModelConfig, StageConfig
+from mosaic_core.model.mosaic import Mosaic
+from postprocess.product_store import write_product
+
+CYCLE = Cycle.parse("2026-11-23T00Z")
+MEMBERS, STEPS, EVERY = 2, 7, 2
+HEADS = {"num_heads": 4, "block_attn_size": 48, "sparse_block_size": 12}
+CONFIG = ModelConfig(
+    dim=16,
+    num_heads=4,
+    k_neighbors=3,
+    variables=CHANNEL_NAMES,
+    static_variables=STATIC_VARIABLES,
+    num_history_steps=4,
+    step_stride=1,
+    stages=(
+        StageConfig(
+            nside=4, dim=16, sparse_block_count=2, encoder_depth=1, decoder_depth=1, **HEADS
+        ),
+    ),
+    bottleneck=BottleneckConfig(nside=2, dim=32, sparse_block_count=2, depth=1, **HEADS),
+)
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(
+        data_root=folder / "data",
+        variant="mini",
+        members=MEMBERS,
+        lead_hours=6 * STEPS,
+        device="cpu",
+        restart_steps=EVERY,
+    )
+
+
+def make_inputs(folder: Path) -> None:
+    """Weights, and the initial state from a made-up atmosphere."""
+    atmosphere = Atmosphere.model(1)
+    times = np.array([each.init_time for each in CYCLE.history(4, 6)])
+    fields = np.stack([atmosphere.fields(time) for time in times])
+    static = np.stack([getattr(atmosphere.planet, name).T for name in STATIC_VARIABLES], -1)
+    mean, deviation = fields.mean(axis=(0, 2, 3)), fields.std(axis=(0, 2, 3)) + 1e-9
+    write_random_bundle(settings(folder).weights, CONFIG, 7, mean, deviation, static)
+    state = channels_to_dataset(fields, {"time": times})
+    said = [json.dumps({"sha256": f"{place:064d}"}) for place in range(len(times))]
+    write_product(
+        folder / "state.zarr", state.assign_coords(provenance=("time", np.array(said))), {}
+    )
+
+
+def run(folder: Path, killed_after: int = -1) -> Path:
+    """The folder of finished stores."""
+    torch.set_num_threads(1)
+    count_steps(folder / "computed.txt")
+
+    def advance(done: int, total: int, note: str) -> None:
+        if done == killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return run_ensemble(CYCLE, folder / "state.zarr", settings(folder), advance, nullcontext)
+
+
+def count_steps(log: Path) -> None:
+    """Let the network write a line for each member that it brings one step ahead."""
+    compute = Mosaic.step
+
+    def counted(model: Mosaic, history: Tensor, features: Tensor, noise: Tensor) -> Tensor:
+        with log.open("a") as file:
+            file.write("step\n")
+        return compute(model, history, features, noise)
+
+    Mosaic.step = counted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from mosaic_core.model.mosaic import Mosaic
+from mosaic_core.restart import RestartFolder, Standing
+from mosaic_core.rollout import forecast
+
+NUMBERS = (4, 9, 2)
+
+
+def standing(step: int, members: int = 2) -> Standing:
+    shared, own = torch.full((1, 5, 3), 0.5), torch.full((members, 5, 3), float(step))
+    return Standing(step, (shared, own))
+
+
+def steps_kept(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("kept_step", [1, 2, 3])
+def test_from_any_standing_the_rollout_goes_on_with_the_same_bits(
+    small_model: Mosaic, analyses: xr.Dataset, tmp_path: Path, kept_step: int
+) -> None:
+    """Through a file, in the first steps too, while the members still share a state."""
+    folder = RestartFolder(tmp_path / "r", every=kept_step)
+    for _ in forecast(small_model, analyses, numbers=NUMBERS, steps=kept_step, keep=folder.keep):
+        pass
+    whole = list(forecast(small_model, analyses, numbers=NUMBERS, steps=4))
+    start = folder.newest(before=kept_step + 1)
+    assert start is not None
+    assert start.step == kept_step
+    rest = list(forecast(small_model, analyses, numbers=NUMBERS, steps=4, start=start))
+    assert [step.step for step in rest] == list(range(kept_step + 1, 5))
+    for again, once in zip(rest, whole[kept_step + 1 :], strict=True):
+        assert again.lead_time == once.lead_time
+        assert np.array_equal(again.fields, once.fields)
+
+
+def test_a_share_of_the_members_goes_on_as_they_do_together(
+    small_model: Mosaic, analyses: xr.Dataset
+) -> None:
+    told: list[Standing] = []
+    whole = list(forecast(small_model, analyses, numbers=NUMBERS, steps=2, keep=told.append))
+    part = told[0].share(slice(1, 3))
+    (last,) = forecast(small_model, analyses, numbers=NUMBERS[1:], steps=2, start=part)
+    assert np.array_equal(last.fields, whole[2].fields[1:])
+
+
+def test_the_two_newest_are_kept_and_one_of_them_is_found(tmp_path: Path) -> None:
+    folder = RestartFolder(tmp_path / "r", every=2)
+    for step in range(1, 9):
+        folder.keep(standing(step))
+    assert steps_kept(tmp_path / "r") == [6, 8]
+    for before, expected in ((9, 8), (8, 6), (7, 6)):
+        found = folder.newest(before)
+        assert found is not None
+        assert found.step == expected
+        assert [len(state) for state in found.states] == [1, 2]
+        assert torch.equal(found.states[1], standing(expected).states[1])
+    assert folder.newest(6) is None
+    folder.remove()
+    assert folder.newest(9) is None
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_one_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = RestartFolder(tmp_path, every=1)
+    for step in (1, 2):
+        folder.keep(standing(step))
+    path = tmp_path / "0002.npz"
+    good = path.read_bytes()
+    place = good.index(np.float32(2).tobytes() * 3)
+    for bad in (good[:-30], good[: len(good) // 2], b"", good[:place] + b"\1" + good[place + 1 :]):
+        path.write_bytes(bad)
+        found = folder.newest(9)
+        assert found is not None
+        assert found.step == 1
+    assert "cannot be used" in caplog.text
+
+
+def test_by_default_a_short_rollout_keeps_none_and_a_long_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mosaic_core.restart.time.monotonic", lambda: now[0])
+    folder = RestartFolder(tmp_path / "r")
+    folder.keep(standing(1))
+    assert folder.newest(9) is None
+    now[0] += 3600
+    folder.keep(standing(2))
+    assert steps_kept(tmp_path / "r") == [2]
+
+
+def test_a_full_disk_costs_the_standing_and_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit on the size of files stands for the full disk."""
+    folder = RestartFolder(tmp_path, every=1)
+    folder.keep(standing(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        folder.keep(Standing(2, (torch.zeros(2, 500, 82),)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "no restart state of step 2" in caplog.text
+    found = folder.newest(9)
+    assert found is not None
+    assert found.step == 1
