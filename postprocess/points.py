@@ -24,7 +24,7 @@ from postprocess.rows import shard_path
 from postprocess.shards import decode_chunk, encode_chunk, encode_index, split_shard
 from postprocess.store_files import (
     disk_errors,
-    put_in_place,
+    replace_store,
     write_coordinates,
     write_documents,
 )
@@ -52,8 +52,7 @@ def write_points(forecast: Path, path: Path, spec: ForecastSpec) -> None:
             )
         write_coordinates(partial, document, spec.coordinates())
         write_documents(partial, document)
-        shutil.rmtree(path, ignore_errors=True)
-        put_in_place(partial, path)
+        replace_store(partial, path)
 
 
 def _write_channel(forecast: Path, partial: Path, name: str, spec: ForecastSpec) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from postprocess.layout import (
 )
 from postprocess.rounding import bit_round
 from postprocess.shards import CODECS, PLAIN_CODECS, encode_chunk, encode_index, with_crc
-from postprocess.store_files import disk_errors, put_in_place, write_documents
+from postprocess.store_files import disk_errors, replace_store, write_documents
 from postprocess.structure import guard
 
 _MAP_DIMS = ("latitude", "longitude")
@@ -42,7 +42,7 @@ _FILL: Mapping[str, Any] = {"f": "NaN", "i": 0, "u": 0, "b": False, "U": ""}
 
 
 @dataclass(frozen=True)
-class _Array:
+class StoredArray:
     """One array as it will be stored."""
 
     name: str
@@ -55,6 +55,11 @@ class _Array:
     def is_maps(self) -> bool:
         """Whether these are float32 maps, stored as shards."""
         return self.values.dtype == np.float32 and self.dims[-2:] == _MAP_DIMS
+
+    def joined(self, parts: Sequence[StoredArray], dim: str) -> StoredArray:
+        """The same array with the values of `parts` along `dim`."""
+        values = np.concatenate([part.values for part in parts], axis=self.dims.index(dim))
+        return replace(self, values=values)
 
 
 def write_product(
@@ -74,7 +79,7 @@ def write_product(
 
     StoreError: a dtype that cannot be stored, another structure than the template's, a full disk.
     """
-    arrays = _arrays(dataset, keep_bits or {})
+    arrays = stored_arrays(dataset, keep_bits or {})
     document = product_document(dataset, attributes, keep_bits=keep_bits)
     if template is not None:
         guard(document, template, {dim: dataset.sizes.get(dim, 1) for dim in _OPEN_DIMS})
@@ -82,10 +87,9 @@ def write_product(
     with disk_errors(path):
         shutil.rmtree(partial, ignore_errors=True)
         with ThreadPoolExecutor(thread_name_prefix="product") as pool:
-            list(pool.map(lambda array: _write_array(partial / array.name, array), arrays))
+            list(pool.map(lambda array: array_objects(partial / array.name, array), arrays))
         write_documents(partial, document)
-        _remove(path)
-        put_in_place(partial, path)
+        replace_store(partial, path)
 
 
 def product_document(
@@ -95,32 +99,36 @@ def product_document(
     keep_bits: Mapping[str, int] | None = None,
 ) -> Document:
     """Root zarr.json of the store that `write_product` makes of `dataset`."""
-    arrays = _arrays(dataset, keep_bits or {})
-    dimension_coordinates = set(dataset.dims)
-    auxiliary = [str(name) for name in dataset.coords if name not in dimension_coordinates]
-    if keep_bits:
-        auxiliary.append(QUANTIZATION)
-    named = {"coordinates": " ".join(sorted(auxiliary))} if auxiliary else {}
+    arrays = stored_arrays(dataset, keep_bits or {})
+    named = coordinate_names(dataset, *([QUANTIZATION] if keep_bits else []))
     return group_document(
-        {**attributes, **_plain(dataset.attrs), **named},
-        {array.name: _document(array) for array in arrays},
+        {**attributes, **plain(dataset.attrs), **named},
+        {array.name: document_of(array) for array in arrays},
     )
 
 
-def _arrays(dataset: xr.Dataset, keep_bits: Mapping[str, int]) -> list[_Array]:
+def coordinate_names(dataset: xr.Dataset, *more: str) -> dict[str, str]:
+    """The group attribute by which xarray tells auxiliary coordinates from data."""
+    auxiliary = [str(name) for name in dataset.coords if name not in set(dataset.dims)]
+    names = sorted([*auxiliary, *more])
+    return {"coordinates": " ".join(names)} if names else {}
+
+
+def stored_arrays(dataset: xr.Dataset, keep_bits: Mapping[str, int]) -> list[StoredArray]:
+    """Every variable of a dataset as it will be stored; StoreError for a dtype that cannot be."""
     arrays = [
         _stored(str(name), dataset.variables[name], keep_bits.get(str(name)))
         for name in dataset.variables
     ]
     if keep_bits:
         attributes = quantization_array()["attributes"]
-        arrays.append(_Array(QUANTIZATION, (), np.array(0, dtype=np.int32), attributes, None))
+        arrays.append(StoredArray(QUANTIZATION, (), np.array(0, dtype=np.int32), attributes, None))
     return arrays
 
 
-def _stored(name: str, variable: xr.Variable, bits: int | None) -> _Array:
+def _stored(name: str, variable: xr.Variable, bits: int | None) -> StoredArray:
     values = np.asarray(variable.values)
-    attributes = _plain(variable.attrs)
+    attributes = plain(variable.attrs)
     if values.dtype.kind == "M":
         attributes |= {"units": f"hours since {EPOCH}", "calendar": "proleptic_gregorian"}
         values = _whole_hours(name, values.astype("datetime64[ns]").astype(np.int64))
@@ -137,7 +145,7 @@ def _stored(name: str, variable: xr.Variable, bits: int | None) -> _Array:
         )
     if bits is not None:
         attributes |= {"quantization": QUANTIZATION, "quantization_nsb": bits}
-    return _Array(name, tuple(map(str, variable.dims)), values, attributes, bits)
+    return StoredArray(name, tuple(map(str, variable.dims)), values, attributes, bits)
 
 
 def _whole_hours(name: str, nanoseconds: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -147,7 +155,8 @@ def _whole_hours(name: str, nanoseconds: NDArray[np.int64]) -> NDArray[np.int64]
     return hours
 
 
-def _document(array: _Array) -> Document:
+def document_of(array: StoredArray) -> Document:
+    """zarr.json of one array."""
     shape = array.values.shape
     kind = array.values.dtype.kind
     if array.is_maps:
@@ -171,22 +180,23 @@ def _document(array: _Array) -> Document:
     )
 
 
-def _write_array(directory: Path, array: _Array) -> None:
+def array_objects(directory: Path, array: StoredArray) -> None:
+    """Write every object of an array into its folder."""
     for key, content in _objects(array):
         target = directory / chunk_name(*key)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
 
 
-def _objects(array: _Array) -> Iterator[tuple[tuple[int, ...], bytes]]:
+def _objects(array: StoredArray) -> Iterator[tuple[tuple[int, ...], bytes]]:
     """Chunk coordinates and bytes of every stored object of an array."""
     if array.is_maps:
         yield from _map_shards(array)
         return
-    yield (0,) * array.values.ndim, _whole_chunk(array.values, array.bits)
+    yield (0,) * array.values.ndim, whole_chunk(array.values, array.bits)
 
 
-def _map_shards(array: _Array) -> Iterator[tuple[tuple[int, ...], bytes]]:
+def _map_shards(array: StoredArray) -> Iterator[tuple[tuple[int, ...], bytes]]:
     leading = array.dims[:-2]
     counts = [
         1 if dim == "lead_time" else length
@@ -198,12 +208,13 @@ def _map_shards(array: _Array) -> Iterator[tuple[tuple[int, ...], bytes]]:
             for dim, index in zip(leading, key, strict=True)
         )
         maps = array.values[place].reshape(-1, *array.values.shape[-2:])
-        chunks = [_whole_chunk(plane, array.bits) for plane in maps]
+        chunks = [whole_chunk(plane, array.bits) for plane in maps]
         content = b"".join(chunks) + encode_index([len(chunk) for chunk in chunks])
         yield (*key, 0, 0), content
 
 
-def _whole_chunk(values: NDArray[Any], bits: int | None) -> bytes:
+def whole_chunk(values: NDArray[Any], bits: int | None) -> bytes:
+    """The bytes of a chunk that holds all of `values`, float32 rounded to `bits` if told."""
     if values.dtype.kind == "U":
         return with_crc(_text_bytes(values))
     if values.dtype != np.float32:
@@ -221,16 +232,9 @@ def _text_bytes(values: NDArray[np.str_]) -> bytes:
     return len(texts).to_bytes(4, "little") + b"".join(parts)
 
 
-def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+def plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes as JSON values."""
     return {
         str(name): value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         for name, value in attributes.items()
     }
-
-
-def _remove(path: Path) -> None:
-    """Take an older store away without ever showing it half: root document first."""
-    if path.exists():
-        (path / "zarr.json").unlink(missing_ok=True)
-        shutil.rmtree(path)

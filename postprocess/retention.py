@@ -75,6 +75,11 @@ class Removal:
     objects: int
     bytes: int
 
+    def __str__(self) -> str:
+        """In one line."""
+        size = f"{self.objects} objects  {self.bytes / 1e6:.1f} MB"
+        return f"{self.stage:9} {self.what}  {size}  ({self.reason})"
+
 
 @dataclass
 class _Plan:

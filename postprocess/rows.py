@@ -40,6 +40,11 @@ class Batch:
 
     rows: tuple[Row, ...]
 
+    @property
+    def place(self) -> slice:
+        """Where the rows are among all rows."""
+        return slice(self.rows[0].index, self.rows[-1].index + 1)
+
     @cached_property
     def bits(self) -> NDArray[np.uint32] | None:
         """Mantissa bits of every map, (map, 1, 1); None where nothing is rounded."""

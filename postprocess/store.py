@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,9 +98,8 @@ class ForecastWriter:
         self._next_step: int | None = None
         self._batches = batches_of(self._rows)
         self._scratch = Scratch()
-        self._pool = ThreadPoolExecutor(
-            workers or len(os.sched_getaffinity(0)), thread_name_prefix="store"
-        )
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="store")
 
     @property
     def completed(self) -> int:
@@ -196,8 +194,16 @@ class ForecastWriter:
 
     def _pack(self, fields: NDArray[np.float32]) -> NDArray[np.uint32]:
         """One more chunk in every shard; its length by row."""
-        parts = self._pool.map(lambda batch: append(fields, batch, self._scratch), self._batches)
-        return np.fromiter(chain.from_iterable(parts), np.uint32, len(self._rows))
+        lengths = np.empty(len(self._rows), dtype=np.uint32)
+        waiting = iter(self._batches)
+
+        def work() -> None:
+            for batch in waiting:
+                lengths[batch.place] = append(fields, batch, self._scratch)
+
+        for done in [self._pool.submit(work) for _ in range(self._workers)]:
+            done.result()
+        return lengths
 
     def _let_go(self) -> None:
         """End the workers and give up the store; the next attempt goes on from the journal."""

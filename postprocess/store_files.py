@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.files import sync_directory
 from postprocess.layout import Document, arrays_of, chunk_name
 from postprocess.shards import with_crc
+
+ROOT_DOCUMENT = "zarr.json"
 
 
 def write_coordinates(
@@ -35,7 +38,7 @@ def write_documents(directory: Path, document: Document) -> None:
     """Each array's zarr.json, then the consolidated root document, last."""
     for name, array in arrays_of(document).items():
         _write_json(directory / name / "zarr.json", array)
-    _write_json(directory / "zarr.json", document)
+    _write_json(directory / ROOT_DOCUMENT, document)
 
 
 def put_in_place(partial: Path, path: Path) -> None:
@@ -43,6 +46,21 @@ def put_in_place(partial: Path, path: Path) -> None:
     os.sync()
     os.replace(partial, path)
     sync_directory(path.parent)
+
+
+def replace_store(partial: Path, path: Path) -> None:
+    """`put_in_place` where an older store may be: it goes first, its root document before all."""
+    if path.exists():
+        (path / ROOT_DOCUMENT).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    put_in_place(partial, path)
+
+
+def add_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Join `attributes` to those of the store at `path`, which win."""
+    root = path / ROOT_DOCUMENT
+    document = json.loads(root.read_bytes())
+    _write_json(root, {**document, "attributes": {**attributes, **document["attributes"]}})
 
 
 def _write_json(path: Path, document: Document) -> None:

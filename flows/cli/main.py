@@ -30,7 +30,7 @@ COMMANDS = {
     "catalog": ("flows.cli.publishing", "catalog", "What is published, when it came, how whole."),
     "verify-store": ("flows.cli.publishing", "verify_store", "A published run, object by object."),
     "rebuild": ("flows.cli.publishing", "rebuild", "Members of an old cycle again, to the bit."),
-    "retain": ("flows.cli.publishing", "retain", "Prune a published root by its rules."),
+    "retain": ("flows.cli.publishing", "retain", "Delete what is past its time, by the rules."),
     "templates": ("flows.cli.publishing", "templates", "The reviewed metadata of the stores."),
     "synthetic": ("flows.cli.synthetic", "synthetic", "The made-up atmosphere and its mirror."),
     "status": ("flows.cli.operations", "status", "Every cycle, stage by stage; how soon it came."),
@@ -43,11 +43,6 @@ COMMANDS = {
     "alerts": ("flows.cli.operations", "alerts", "The alerts that hold; silence one for a while."),
     "deadman": ("flows.cli.operations", "deadman", "Is anything published? Needs no server."),
     "canary": ("flows.cli.machines", "canary", "Is this machine fit to run the model?"),
-    "retention": (
-        "flows.cli.operations",
-        "retention",
-        "Free a data root: downloads, staging, stores.",
-    ),
 }
 """Command -> (module, attribute, short help). Modules load when their command is used."""
 

@@ -129,17 +129,6 @@ def mute(config: Path | None, key: str, hours: float) -> None:
 
 @config_option
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
-def retention(config: Path | None, dry_run: bool) -> None:
-    """Delete fetched files, staged runs and publications that are past their time."""
-    from flows.watch.retention import free_space
-
-    for line in free_space(load_settings(config), utc_now(), dry_run=dry_run).lines:
-        click.echo(line)
-
-
-@config_option
-@click.command()
 @click.argument("first")
 @click.argument("last")
 @click.option("--every", default="6h", show_default=True, help="Spacing: 6h, 12h, 24h.")

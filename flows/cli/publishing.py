@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -63,7 +63,8 @@ def verify_store(address: str) -> None:
 
 
 @click.command()
-@click.argument("root")
+@click.argument("root", required=False)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option(
     "--keep",
     multiple=True,
@@ -76,26 +77,29 @@ def verify_store(address: str) -> None:
     default=24.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Between the announcement that something goes and its removal.",
+    help="Between the announcement that a store goes and its removal.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and how many bytes.")
-def retain(root: str, keep: tuple[str, ...], grace_hours: float, dry_run: bool) -> None:
-    """Remove from ROOT what the retention rules let go. The newest cycle always stays."""
-    from postprocess.objects.root import open_root
-    from postprocess.retention import parse_rules
-    from postprocess.retention import retain as carry_out
+def retain(
+    root: str | None, config: Path | None, keep: tuple[str, ...], grace_hours: float, dry_run: bool
+) -> None:
+    """Remove what is past its time: fetched files, staged runs, receipts, published stores.
 
-    removals = carry_out(
-        open_root(root), parse_rules(keep), grace=timedelta(hours=grace_hours), dry_run=dry_run
-    )
-    for removal in removals:
-        click.echo(
-            f"{removal.stage:9} {removal.what}  {removal.objects} objects  "
-            f"{removal.bytes / 1e6:.1f} MB  ({removal.reason})"
-        )
-    size = sum(removal.bytes for removal in removals if removal.stage == "delete")
-    verb = "would be deleted" if dry_run else "deleted"
-    click.echo(f"{size / 1e6:.1f} MB {verb}")
+    With a ROOT (a folder, s3:// or gs://) only the stores published there. The newest cycle
+    always stays, and so does whatever is being worked on.
+    """
+    from flows.settings import load_settings
+    from flows.watch.retention import free_space, prune
+    from postprocess.retention import parse_rules
+
+    rules, grace = parse_rules(keep), timedelta(hours=grace_hours)
+    if root is not None:
+        freed = prune(root, rules=rules, grace=grace, dry_run=dry_run)
+    else:
+        now = datetime.now(UTC)
+        freed = free_space(load_settings(config), now, rules=rules, grace=grace, dry_run=dry_run)
+    for line in freed.lines:
+        click.echo(line)
 
 
 @click.command()

@@ -99,7 +99,7 @@ def _disk(settings: Settings) -> Iterator[Alert]:
             subject=settings.data_root.name,
             cause=f"{free:.1f} GB are free beside {settings.data_root}, "
             f"{settings.minimum_free_gb:g} GB are wanted",
-            command="mosaic-ops retention",
+            command="mosaic-ops retain",
         )
 
 

@@ -1,10 +1,10 @@
-"""What is deleted when: fetched files, staged runs and receipts that are past their time."""
+"""What is deleted when: fetched files, staged runs, receipts and stores past their time."""
 
 from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from flows.timetable import age_hours
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
 from postprocess.objects.root import open_root
-from postprocess.retention import retain
+from postprocess.retention import DEFAULT_RULES, GRACE, Rule, retain
+from postprocess.retention import Removal as StoreRemoval
 
 RECEIPT_HOURS = 90 * 24.0
 """Receipts are small, and the figures of the last 30 cycles stand on them."""
@@ -33,36 +34,58 @@ class Removal:
 
 @dataclass(frozen=True)
 class Freed:
-    """What was deleted, or would be; `published` is said of the stores by their own rules."""
+    """What was deleted, or would be: folders of the data root, and stores of the published one."""
 
     removals: tuple[Removal, ...]
-    published: tuple[str, ...]
+    published: tuple[StoreRemoval, ...]
     dry_run: bool
 
     @property
     def summary(self) -> str:
         """One line."""
-        total = sum(removal.bytes for removal in self.removals) / _MEGABYTE
+        stores = [store for store in self.published if store.stage == "delete"]
+        total = sum(each.bytes for each in (*self.removals, *stores)) / _MEGABYTE
         done = "would be freed" if self.dry_run else "freed"
-        return f"{len(self.removals)} folders, {total:.1f} MB {done}; {len(self.published)} stores"
+        return f"{len(self.removals)} folders and {len(stores)} stores: {total:.1f} MB {done}"
 
     @property
     def lines(self) -> list[str]:
-        """One line a folder, and the sum."""
+        """One line for each, and the sum."""
         told = [f"{each.path}: {each.bytes / _MEGABYTE:.1f} MB, {each.reason}"
                 for each in self.removals]  # fmt: skip
-        return [*told, *self.published, self.summary]
+        return [*told, *map(str, self.published), self.summary]
 
 
-def free_space(settings: Settings, now: dt.datetime, *, dry_run: bool = False) -> Freed:
-    """Delete what the settings no longer keep; folders of a cycle in work are left alone."""
+def free_space(
+    settings: Settings,
+    now: dt.datetime,
+    *,
+    rules: Mapping[str, Rule] = DEFAULT_RULES,
+    grace: dt.timedelta = GRACE,
+    dry_run: bool = False,
+) -> Freed:
+    """Delete what the settings and the `rules` for published stores no longer keep.
+
+    Folders of a cycle in work are left alone.
+    """
     removals = tuple(_due(settings, now))
     for removal in removals:
         if not dry_run:
             shutil.rmtree(removal.path, ignore_errors=True)
-    stores = retain(open_root(settings.published), dry_run=dry_run)
-    told = (f"{each.stage} {each.what}: {each.reason}" for each in stores)
-    return Freed(removals, tuple(told), dry_run)
+    return Freed(removals, _published(settings.published, rules, grace, dry_run), dry_run)
+
+
+def prune(
+    root: str, *, rules: Mapping[str, Rule], grace: dt.timedelta, dry_run: bool = False
+) -> Freed:
+    """Of a published root alone: delete what the rules let go."""
+    return Freed((), _published(root, rules, grace, dry_run), dry_run)
+
+
+def _published(
+    root: str, rules: Mapping[str, Rule], grace: dt.timedelta, dry_run: bool
+) -> tuple[StoreRemoval, ...]:
+    return tuple(retain(open_root(root), rules, grace=grace, dry_run=dry_run))
 
 
 def _due(settings: Settings, now: dt.datetime) -> Iterator[Removal]:

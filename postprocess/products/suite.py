@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
 from mosaic_core.contract.artifacts import ForecastStep
@@ -29,6 +27,7 @@ from postprocess.products.spectra.scalars import DEFAULT_SCALARS, ScalarSpectra
 from postprocess.products.spectra.stream import DEFAULT_LEVELS, KineticEnergySpectra
 from postprocess.products.stored import as_stored
 from postprocess.products.stream import StreamProduct
+from postprocess.store_files import add_attributes, replace_store
 
 PRODUCTS = (
     "ensemble", "probabilities", "meteograms", "spectra", "scalar_spectra", "cyclones", "health",
@@ -155,11 +154,9 @@ class ProductSuite:
     def _write_ensemble(self, attributes: Mapping[str, Any]) -> list[Path]:
         """The statistics are in their store already, too large to be read back: put it in place."""
         partial, path = self._folder / _PARTIAL, self._folder / "ensemble.zarr"
-        group = zarr.open_group(partial, mode="r+", use_consolidated=False)
-        group.attrs.update({**attributes, **dict(group.attrs)})
         self._products["ensemble"].result().close()
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        add_attributes(partial, attributes)
+        replace_store(partial, path)
         return [path]
 
     def _write_cyclones(self, attributes: Mapping[str, Any]) -> list[Path]:

@@ -3,10 +3,12 @@
     python tests/bench/store.py [--members N] [--leads N] [--repeat N]
 
 Fields have the spectra of real analyses (tests/postprocess/store/realistic.py). Every way writes
-the same float32 fields in this one run, in turn, N times; the table has medians. CPU seconds are
-those of the whole process and hold on a busy machine; wall seconds do not. The codec alone is
-blosc-zstd with byte shuffle and its CRC on maps that are rounded and contiguous already, in one
-thread per core: the limit of our writer. Writes tests/bench/results/store.json.
+the same float32 fields in this one run, in turn, N times; the table has medians. Wall and CPU
+seconds go until the files are written, `sync s` until they are on the disk: our writer waits for
+that itself, to_zarr does not. CPU seconds are those of the whole process and suffer less on a busy
+machine. The codec alone is blosc-zstd with byte shuffle and its CRC on maps that are rounded and
+contiguous already, in one thread per core: the limit of our writer. The ways with our codecs get
+rounded fields, and are spared the rounding. Writes tests/bench/results/store.json.
 """
 
 from __future__ import annotations
@@ -46,12 +48,13 @@ from mosaic_core.contract.grid import LATITUDE, LONGITUDE  # noqa: E402
 from mosaic_core.contract.schema import channels_to_dataset  # noqa: E402
 from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS  # noqa: E402
 from postprocess.rounding import bit_round, keep_bits  # noqa: E402
-from postprocess.shards import COMPRESSION_LEVEL, encode_chunk  # noqa: E402
+from postprocess.shards import BLOCK_BYTES, COMPRESSION_LEVEL, encode_chunk  # noqa: E402
 from postprocess.store import ForecastWriter  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "store.json"
-PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "google-crc32c", "dask")
+PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "google-crc32c", "zarrs")
 CODEC, OURS, PLAIN = "codec alone", "our writer", "to_zarr, defaults"
+ZARRS = "zarrs.ZarrsCodecPipeline"
 RIVAL_LEADS = 4  # the rivals hold their whole dataset in memory; rates are per MB
 FULL_CYCLE_MAPS = 24 * 41 * 82
 
@@ -63,6 +66,7 @@ class Timing:
     name: str
     wall_s: float
     cpu_s: float
+    sync_s: float
     float32_mb: float
     stored_mb: float
 
@@ -88,38 +92,48 @@ def make_fields(members: int, leads: int) -> list[np.ndarray]:
     return [some[lead % len(some)] for lead in range(leads)]
 
 
-def our_writer(fields: list[np.ndarray], folder: Path) -> int:
-    """ForecastWriter with one worker per core, as the pipeline uses it."""
+def our_writer(fields: list[np.ndarray], folder: Path) -> float:
+    """ForecastWriter with one worker per core, as the pipeline uses it; its seconds of syncing."""
     spec = made_up.spec(members=len(fields[0]), leads=len(fields))
     with ForecastWriter(folder / "forecast.zarr", spec) as writer:
         for step, lead in enumerate(spec.lead_times):
             writer.write(
                 ForecastStep(spec.init_time, step, lead, spec.numbers, CHANNEL_NAMES, fields[step])
             )
-    return _size(folder)
+    return writer.report.seconds_syncing
 
 
-def plain_to_zarr(dataset: xr.Dataset, folder: Path) -> int:
+def plain_to_zarr(dataset: xr.Dataset, folder: Path) -> float:
     """Dataset.to_zarr with its defaults."""
     dataset.to_zarr(folder / "plain.zarr")
-    return _size(folder)
+    return 0.0
 
 
-def unsharded(dataset: xr.Dataset, folder: Path) -> int:
-    """to_zarr with our chunks and codecs, one file per map, not rounded by us."""
+def our_codecs(dataset: xr.Dataset, folder: Path, *, sharded: bool, pipeline: str = "") -> float:
+    """to_zarr with our chunks and codecs: one file per map, or our shards through a pipeline."""
     codecs = [
-        BloscCodec(typesize=4, cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="shuffle"),
+        BloscCodec(
+            typesize=4,
+            cname="zstd",
+            clevel=COMPRESSION_LEVEL,
+            shuffle="shuffle",
+            blocksize=BLOCK_BYTES,
+        ),
         Crc32cCodec(),
     ]
-    encoding = {
-        name: {
-            "chunks": (1,) * (array.ndim - 2) + array.shape[-2:],
-            "compressors": codecs,
-        }
-        for name, array in dataset.data_vars.items()
-    }
-    dataset.to_zarr(folder / "unsharded.zarr", encoding=encoding)
-    return _size(folder)
+    encoding = {}
+    for name, array in dataset.data_vars.items():
+        chunk = (1,) * (array.ndim - 2) + array.shape[-2:]
+        encoding[name] = {"chunks": chunk, "compressors": codecs}
+        if sharded:
+            leads = dataset.sizes["lead_time"]
+            encoding[name]["shards"] = tuple(
+                leads if dim == "lead_time" else size
+                for dim, size in zip(array.dims, chunk, strict=True)
+            )
+    with zarr.config.set({"codec_pipeline.path": pipeline} if pipeline else {}):
+        dataset.to_zarr(folder / "ours.zarr", encoding=encoding)
+    return 0.0
 
 
 def _rounded(fields: list[np.ndarray]) -> list[np.ndarray]:
@@ -147,23 +161,28 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def codec_alone(planes: list[np.ndarray], folder: Path) -> int:
+def codec_alone(planes: list[np.ndarray], folder: Path) -> float:
     """Pack every map in one thread per core; nothing is written."""
     del folder
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores) as pool:
         parts = [planes[first::cores] for first in range(cores)]
-        return sum(pool.map(lambda part: sum(len(encode_chunk(plane)) for plane in part), parts))
+        list(pool.map(lambda part: sum(len(encode_chunk(plane)) for plane in part), parts))
+    return 0.0
 
 
-def once(work: Callable[[Path], int]) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds and bytes stored of one run in a fresh folder."""
+def once(work: Callable[[Path], float]) -> tuple[float, float, float, int]:
+    """Wall and CPU seconds, seconds of syncing, and bytes stored of one run in a fresh folder."""
     folder = Path(tempfile.mkdtemp(prefix="mosaic-bench-"))
+    os.sync()
     started, cpu = time.perf_counter(), time.process_time()
-    stored = work(folder)
-    spent = time.perf_counter() - started, time.process_time() - cpu, stored
+    synced = work(folder)
+    wall, spent = time.perf_counter() - started - synced, time.process_time() - cpu
+    started = time.perf_counter()
+    os.sync()
+    found = wall, spent, synced + time.perf_counter() - started, _size(folder)
     shutil.rmtree(folder)
-    return spent
+    return found
 
 
 def measure(members: int, leads: int, repeat: int) -> list[Timing]:
@@ -172,11 +191,22 @@ def measure(members: int, leads: int, repeat: int) -> list[Timing]:
     few = fields[:RIVAL_LEADS]
     planes = _rounded(few) * members
     plain, rounded = _dataset(few, rounded=False), _dataset(few, rounded=True)
-    ways: dict[str, tuple[Callable[[Path], int], int]] = {
+    ways: dict[str, tuple[Callable[[Path], float], int]] = {
         CODEC: (lambda folder: codec_alone(planes, folder), len(few)),
         OURS: (lambda folder: our_writer(fields, folder), len(fields)),
         PLAIN: (lambda folder: plain_to_zarr(plain, folder), len(few)),
-        "zarr unsharded, our codecs": (lambda folder: unsharded(rounded, folder), len(few)),
+        "to_zarr, our codecs, unsharded": (
+            lambda folder: our_codecs(rounded, folder, sharded=False),
+            len(few),
+        ),
+        "to_zarr, our codecs and shards": (
+            lambda folder: our_codecs(rounded, folder, sharded=True),
+            len(few),
+        ),
+        "the same, zarrs pipeline": (
+            lambda folder: our_codecs(rounded, folder, sharded=True, pipeline=ZARRS),
+            len(few),
+        ),
     }
     runs = {name: [] for name in ways}
     for _ in range(repeat):
@@ -186,10 +216,9 @@ def measure(members: int, leads: int, repeat: int) -> list[Timing]:
     return [
         Timing(
             name,
-            statistics.median(run[0] for run in runs[name]),
-            statistics.median(run[1] for run in runs[name]),
+            *(statistics.median(run[place] for run in runs[name]) for place in range(3)),
             lead_mb * count,
-            runs[name][0][2] / 1e6,
+            runs[name][0][3] / 1e6,
         )
         for name, (_, count) in ways.items()
     ]
@@ -199,7 +228,7 @@ def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--members", type=int, default=24)
-    parser.add_argument("--leads", type=int, default=12)
+    parser.add_argument("--leads", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
@@ -215,11 +244,12 @@ def main() -> None:
         "bytes_per_cycle_gb": ours.stored_mb * FULL_CYCLE_MAPS / maps / 1e3,
     }
     print(
-        f"{'way':30} {'wall s':>8} {'CPU s':>8} {'MB/CPU s':>9} {'MB/s wall':>9} {'stored MB':>9}"
+        f"{'way':30} {'wall s':>8} {'CPU s':>8} {'sync s':>7} "
+        f"{'MB/CPU s':>9} {'MB/s wall':>9} {'stored MB':>9}"
     )
     for timing in found:
         print(
-            f"{timing.name:30} {timing.wall_s:8.2f} {timing.cpu_s:8.2f} "
+            f"{timing.name:30} {timing.wall_s:8.2f} {timing.cpu_s:8.2f} {timing.sync_s:7.2f} "
             f"{timing.mb_per_cpu_s:9.1f} {timing.float32_mb / timing.wall_s:9.1f} "
             f"{timing.stored_mb:9.1f}"
         )

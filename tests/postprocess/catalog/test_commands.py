@@ -66,7 +66,7 @@ def test_retain_says_what_goes_and_then_does_it(root: Path) -> None:
     told = run(publishing.retain, *arguments, "--dry-run").output
     assert "announce" in told
     assert "older than 10 days" in told
-    assert "would be deleted" in told
+    assert "would be freed" in told
     run(publishing.retain, *arguments)
     assert "delete" in run(publishing.retain, *arguments).output
     assert not (root / f"cycles/{OLD.id}/run-1/forecast.zarr").exists()

@@ -9,6 +9,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from mosaic_core.contract.errors import StoreError
 from postprocess.shards import (
+    BLOCK_BYTES,
     COMPRESSION_LEVEL,
     decode_chunk,
     encode_chunk,
@@ -32,7 +33,9 @@ def shard_of(fields: np.ndarray) -> bytes:
 
 def test_bytes_equal_those_of_zarr_python(tmp_path: Path) -> None:
     fields = maps(5)
-    codec = BloscCodec(typesize=4, cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="shuffle")
+    codec = BloscCodec(
+        typesize=4, cname="zstd", clevel=COMPRESSION_LEVEL, shuffle="shuffle", blocksize=BLOCK_BYTES
+    )
     array = zarr.create_array(
         tmp_path / "a", shape=fields.shape, shards=fields.shape, chunks=(1, *SHAPE),
         dtype="float32", fill_value=np.nan,
