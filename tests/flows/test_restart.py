@@ -15,7 +15,7 @@ import pytest
 from tests.flows import ensemble_job
 from tests.flows.ensemble_job import EVERY, MEMBERS, STEPS
 
-KILLS = 2
+KILLS = int(os.environ.get("MOSAIC_OPS_TEST_KILLS", "1"))
 
 
 def job(folder: Path, killed_after: int = -1) -> int:
