@@ -15,6 +15,7 @@ from mosaic_core.contract.errors import PublishError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+CLAIMS = "claims"
 Model = TypeVar("Model", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
@@ -113,7 +114,7 @@ def run_path(cycle: Cycle, run_id: str) -> str:
 
 def claim_key(cycle: Cycle, run_id: str) -> str:
     """Key of the note that a run is being published: retention leaves such a run alone."""
-    return f"claims/{cycle.id}.{run_id}.json"
+    return f"{CLAIMS}/{cycle.id}.{run_id}.json"
 
 
 def pointer_to(manifest: Manifest, manifest_sha256: str, token: str) -> Pointer:

@@ -26,7 +26,15 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError, StoreError
 from postprocess.catalog import update_catalog
 from postprocess.layout import chunk_name
-from postprocess.manifest import MANIFEST, Manifest, ObjectRecord, claim_key, digest, run_path
+from postprocess.manifest import (
+    CLAIMS,
+    MANIFEST,
+    Manifest,
+    ObjectRecord,
+    claim_key,
+    digest,
+    run_path,
+)
 from postprocess.objects.root import IMMUTABLE, MUTABLE, ObjectRoot, open_root
 from postprocess.pointer import (
     LATEST,
@@ -64,14 +72,15 @@ def publish(
     *,
     cycle: Cycle,
     run_id: str,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    now: Callable[[], datetime] | None = None,
 ) -> Pointer:
     """Publish the folder `staged` (forecast.zarr and whatever lies beside it) below `root`.
 
     `root` is a folder, s3:// or gs://. The same `run_id` goes on where a killed attempt stopped;
     a finished publication is left as it is. Returns the pointer of the cycle as it stands then:
     the run just published, or a better one of the same cycle that was there. `latest.json` moves
-    to it unless it stands at a newer cycle.
+    to it unless it stands at a newer cycle. Available since `now`, by default the store's own
+    time: a clock that is wrong here is never asked.
 
     StoreError: the staged folder is not a whole forecast of `cycle`. PublishError: the root
     cannot be written, or what arrived differs from what was sent.
@@ -84,7 +93,8 @@ def publish(
     _send(target, path, files)
     _compare(target, path, files)
     _read_back(target, path, files)
-    manifest, sha256 = _write_manifest(target, path, files, facts, cycle, run_id, now())
+    moment = now() if now else _time_there(target, claim)
+    manifest, sha256 = _write_manifest(target, path, files, facts, cycle, run_id, moment)
     standing = advance(target, current_key(cycle), manifest, sha256)
     advance_latest(target, standing)
     target.delete([claim])
@@ -97,6 +107,14 @@ def publish(
             remedy="check the retention policy",
         )
     return pointer
+
+
+def _time_there(root: ObjectRoot, claim: str) -> datetime:
+    """The time by the store's clock, told by a claim that is written anew."""
+    root.write(claim, b"{}\n", cache=MUTABLE)
+    written = (info.modified for info in root.objects(CLAIMS) if info.key == claim)
+    # Another publisher of the same run may have finished and taken the claim away.
+    return next(written, None) or datetime.now(UTC)
 
 
 def read_pointer(root: Path | str) -> Pointer | None:

@@ -17,14 +17,13 @@ from datetime import UTC, datetime, timedelta
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
 from postprocess.catalog import update_catalog
-from postprocess.manifest import MANIFEST, Manifest
+from postprocess.manifest import CLAIMS, MANIFEST, Manifest
 from postprocess.objects.root import MUTABLE, ObjectInfo, ObjectRoot
 from postprocess.pointer import LATEST, current_key, cycle_manifests, read_checked
 from postprocess.pruned import Pruned, pruned_key, read_pruned, write_pruned
 
 GRACE = timedelta(hours=24)
-CLAIMS = "claims"
-_CLOCK = "claims/clock"
+_CLOCK = f"{CLAIMS}/clock"
 _METADATA = "zarr.json"
 _ROOT_DEPTH = "cycles/cycle/run/store/zarr.json".count("/")
 _NOTE_DEPTH = "cycles/cycle/current.json".count("/")

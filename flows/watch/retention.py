@@ -44,7 +44,8 @@ class Freed:
     def summary(self) -> str:
         """One line."""
         stores = [store for store in self.published if store.stage == "delete"]
-        total = sum(each.bytes for each in (*self.removals, *stores)) / _MEGABYTE
+        sizes = [each.bytes for each in self.removals] + [store.bytes for store in stores]
+        total = sum(sizes) / _MEGABYTE
         done = "would be freed" if self.dry_run else "freed"
         return f"{len(self.removals)} folders and {len(stores)} stores: {total:.1f} MB {done}"
 

@@ -17,6 +17,7 @@ import pytest
 import xarray as xr
 
 from mosaic_core.contract.cycle import Cycle
+from postprocess.lead_store import LeadStore
 from postprocess.points import write_points
 from postprocess.product_store import write_product
 from postprocess.publish import publish, read_pointer
@@ -37,8 +38,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.write(step)
     write_points(staged / "forecast.zarr", staged / "points.zarr", spec)
     with xr.open_zarr(staged / "points.zarr", chunks=None) as points:
-        mean = points[["2m_temperature"]].mean("number").astype("float32")
-        write_product(staged / "ensemble.zarr", mean, spec.attributes())
+        mean = points[["2m_temperature"]].isel(init_time=0).mean("number").astype("float32")
+    series = LeadStore(staged / "ensemble.zarr")
+    for lead in range(len(spec.lead_times)):
+        series.append(mean.isel(lead_time=[lead]))
+    series.finish()
+    stations = mean.isel(latitude=[40, 80], longitude=7).assign_coords(
+        station=("latitude", ["Reykjavík", "Nadi"])
+    )
+    write_product(staged / "meteograms.zarr", stations, spec.attributes())
     publish(staged, folder / "root", cycle=CYCLE, run_id="run-1")
     return folder / "root"
 
@@ -86,7 +94,7 @@ def outcome(root: Path, path: Path, truth: dict[str, dict[str, np.ndarray]]) -> 
 
 COORDINATES = {
     "init_time", "number", "lead_time", "valid_time", "level", "latitude", "longitude",
-    "quantization_info",
+    "quantization_info", "station",
 }  # fmt: skip
 
 

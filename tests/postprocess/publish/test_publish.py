@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,30 @@ def test_a_poorer_run_never_replaces_a_better_one(
     latest = read_pointer(address)
     assert latest is not None
     assert latest.run_id == ("run-2" if wins else "run-1")
+
+
+def test_a_publisher_with_a_wrong_clock_is_told_the_time_by_the_store(
+    address: str, staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stamps are right, and it gains no rank over the runs that come after it."""
+
+    class Years(datetime):
+        """A clock that is three years ahead."""
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=1096)
+
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    with monkeypatch.context() as skewed:
+        skewed.setattr(publishing, "datetime", Years)
+        assert put(staged, address, now=None).run_id == "run-1"
+    manifest = published_cycle(address, tiny.CYCLE)
+    assert manifest is not None
+    assert before < manifest.created_at < datetime.now(UTC) + timedelta(minutes=1)
+    later = tiny.stage(tmp_path / "later", run_id="run-2")
+    time.sleep(1.1)  # S3 tells whole seconds
+    assert put(later, address, run_id="run-2", now=None).run_id == "run-2"
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,21 @@ def test_damaged_metadata_and_missing_names_are_told(published: str) -> None:
     root.write(key, root.read(key).replace(b"hours since 1970", b"hours since 1971"), cache=MUTABLE)
     with pytest.raises(StoreError, match="not those that were published"):
         open_published(published)
+
+
+def test_what_the_loader_of_weatherbench_x_asks_for_is_there(published: str) -> None:
+    """PredictionsFromXarray(path=..., rename_dimensions=None) opens with xarray's defaults and
+    selects arrays of init_time and lead_time by value; ensembles are along `number`. The package
+    itself is on no registry."""
+    with xr.open_zarr(f"{published}/{FORECAST}") as dataset:
+        init_times = np.array([tiny.CYCLE.init_time])
+        lead_times = np.array([6, 12], dtype="timedelta64[h]")
+        chunk = dataset[["2m_temperature"]].sel(init_time=init_times, lead_time=lead_times)
+        assert dict(chunk.sizes) == {
+            "init_time": 1, "number": 2, "lead_time": 2, "latitude": 6, "longitude": 12,
+        }  # fmt: skip
+        assert chunk["init_time"].dtype.kind == "M"
+        assert chunk["lead_time"].dtype.kind == "m"
+        whole = dataset.sel(init_time=init_times, lead_time=slice(lead_times[0], None))
+        assert whole.sizes["lead_time"] == 2
+        assert np.array_equal(chunk["2m_temperature"], whole["2m_temperature"])
