@@ -150,13 +150,15 @@ def _asset(store: StoreEntry) -> Json:
 
 def _dimensions(entry: CycleEntry | None) -> Json:
     members = list(range(entry.members)) if entry else None
+    start = _iso(entry.init_time) if entry else None
     return {
         "latitude": {"type": "spatial", "axis": "y", "extent": [-90.0, 90.0], "step": 1.5},
         "longitude": {"type": "spatial", "axis": "x", "extent": [0.0, 358.5], "step": 1.5},
         "level": {"type": "spatial", "axis": "z", "values": list(LEVELS), "unit": "hPa"},
         "init_time": {
             "type": "temporal",
-            **({"values": [_iso(entry.init_time)]} if entry else {"extent": [None, None]}),
+            "extent": [start, start],
+            **({"values": [start]} if start else {}),
         },
         "lead_time": _other("lead_time", "h", [0, entry.lead_hours] if entry else [0, None]),
         "number": {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -145,3 +146,80 @@ def test_stac_is_read_by_pystac_and_valid(filled: Path) -> None:
     for child in catalog.get_children():
         document = child.to_dict(transform_hrefs=False) | {"stac_extensions": []}
         pystac.validation.validate_dict(document)
+
+
+def _dimension(kind: dict[str, object], **fields: object) -> dict[str, object]:
+    """Schema of a datacube dimension: its type, and bounds or values."""
+    bounded = [{"required": ["extent"]}, {"required": ["values"]}]
+    properties = {"type": kind, "extent": {"type": "array", "minItems": 2, "maxItems": 2},
+                  "values": {"type": "array", "minItems": 1}} | fields  # fmt: skip
+    return {"required": ["type", *fields], "anyOf": bounded, "properties": properties}
+
+
+# What the datacube, forecast and zarr extensions ask of the fields that we use.
+EXTENSION_FIELDS = {
+    "required": ["properties", "assets"],
+    "properties": {
+        "properties": {
+            "required": ["forecast:reference_datetime", "cube:dimensions", "cube:variables"],
+            "properties": {
+                "forecast:reference_datetime": {"pattern": r"^\d{4}-\d\d-\d\dT\d\d:00:00Z$"},
+                "forecast:horizon": {"pattern": r"^PT\d+H$"},
+                "cube:dimensions": {
+                    "required": ["latitude", "longitude", "level", "init_time", "lead_time"],
+                    "properties": {
+                        "latitude": _dimension({"const": "spatial"}, axis={"const": "y"}),
+                        "longitude": _dimension({"const": "spatial"}, axis={"const": "x"}),
+                        "level": _dimension({"const": "spatial"}, axis={"const": "z"}),
+                        "init_time": _dimension({"const": "temporal"}),
+                    },
+                    "additionalProperties": _dimension({"not": {"enum": ["spatial", "temporal"]}}),
+                },
+                "cube:variables": {
+                    "minProperties": 1,
+                    "additionalProperties": {
+                        "required": ["type", "dimensions", "unit"],
+                        "properties": {
+                            "type": {"enum": ["data", "auxiliary"]},
+                            "dimensions": {"type": "array", "items": {"type": "string"}},
+                            "unit": {"type": "string"},
+                        },
+                    },
+                },
+            },
+        },
+        "assets": {
+            "required": ["forecast.zarr"],
+            "properties": {
+                "forecast.zarr": {
+                    "required": ["zarr:node_type", "zarr:zarr_format", "zarr:consolidated"],
+                    "properties": {
+                        "zarr:node_type": {"enum": ["group", "array"]},
+                        "zarr:zarr_format": {"enum": [2, 3]},
+                        "zarr:consolidated": {"type": "boolean"},
+                    },
+                }
+            },
+        },
+    },
+}
+
+
+def test_stac_items_have_the_fields_of_their_extensions(filled: Path) -> None:
+    document = json.loads((filled / "stac/items/2026-11-23T00Z.json").read_text())
+    jsonschema.validate(document, EXTENSION_FIELDS)
+    dimensions = document["properties"]["cube:dimensions"]
+    for variable in document["properties"]["cube:variables"].values():
+        assert set(variable["dimensions"]) <= set(dimensions)
+    for damage in (
+        lambda item: item["properties"].pop("forecast:reference_datetime"),
+        lambda item: item["properties"].update({"forecast:horizon": "240"}),
+        lambda item: item["properties"]["cube:dimensions"]["latitude"].pop("extent"),
+        lambda item: item["properties"]["cube:dimensions"]["level"].update(axis="y"),
+        lambda item: item["properties"]["cube:variables"]["temperature"].pop("dimensions"),
+        lambda item: item["assets"]["forecast.zarr"].pop("zarr:zarr_format"),
+    ):
+        bad = copy.deepcopy(document)
+        damage(bad)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, EXTENSION_FIELDS)
