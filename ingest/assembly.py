@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ingest.decode import MessageHeader, open_message, read_header
-from ingest.index import ByteRange, IndexRow
-from ingest.planes import GRIB_UNITS
+from ingest.index import GRIB_UNITS, ByteRange, IndexRow
 from ingest.sources import AnalysisLocation
 from ingest.transfer import ObjectIdentity
 from mosaic_core.contract.artifacts import FetchedFile

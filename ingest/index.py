@@ -14,8 +14,14 @@ from typing import Any
 
 from ingest.sources import AnalysisLocation
 from mosaic_core.contract.errors import DataError, NotYetAvailable
-from mosaic_core.contract.variables import CHANNELS, LEVELS, Channel, Variable
+from mosaic_core.contract.variables import CHANNELS, LEVELS, VARIABLES, Channel, Variable
 
+# ecCodes writes powers as `**`; geopotential height comes in geopotential metres.
+GRIB_UNITS = {
+    param: variable.units.replace("m2", "m**2").replace("s-", "s**-").replace("kg-", "kg**-")
+    for variable in VARIABLES
+    for param in variable.params
+} | {"gh": "gpm"}
 FEED_CLASS = "od"
 FEED_TYPE = "fc"
 

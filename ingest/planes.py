@@ -8,18 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.decode import Field
-from ingest.index import FieldKey, channel_key
+from ingest.index import GRIB_UNITS, FieldKey, channel_key
 from ingest.regrid import ConservativeRegridder
 from mosaic_core.contract.errors import DataError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE, STANDARD_GRAVITY
-from mosaic_core.contract.variables import CHANNELS, VARIABLES, Channel
+from mosaic_core.contract.variables import CHANNELS, Channel
 
-# ecCodes writes powers as `**`; geopotential height comes in geopotential metres.
-GRIB_UNITS = {
-    param: variable.units.replace("m2", "m**2").replace("s-", "s**-").replace("kg-", "kg**-")
-    for variable in VARIABLES
-    for param in variable.params
-} | {"gh": "gpm"}
 _CHANNEL_OF = {
     channel_key(channel, param): (index, channel)
     for index, channel in enumerate(CHANNELS)
