@@ -17,6 +17,7 @@ from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.files import sync_directory
 from postprocess.layout import Document, arrays_of, chunk_name
 from postprocess.shards import with_crc
+from postprocess.structure import require_promises
 
 ROOT_DOCUMENT = "zarr.json"
 
@@ -35,7 +36,11 @@ def write_coordinates(
 
 
 def write_documents(directory: Path, document: Document) -> None:
-    """Each array's zarr.json, then the consolidated root document, last."""
+    """Each array's zarr.json, then the consolidated root document, last.
+
+    StoreError when they break a promise of our stores (postprocess.structure).
+    """
+    require_promises(document, str(directory))
     for name, array in arrays_of(document).items():
         _write_json(directory / name / "zarr.json", array)
     _write_json(directory / ROOT_DOCUMENT, document)

@@ -8,7 +8,7 @@ that differs from run to run is the name of its dimension and every attribute th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,13 @@ from typing import Any
 
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.files import write_json_atomic
-from postprocess.layout import Document, Sizes, forecast_document, points_document
+from postprocess.layout import (
+    Document,
+    Sizes,
+    arrays_of,
+    forecast_document,
+    points_document,
+)
 from postprocess.provenance import FIXED_ATTRIBUTES, RUN_ATTRIBUTES
 
 RUN_VALUE = "<run>"
@@ -88,6 +94,37 @@ def guard(document: Document, name: str, sizes: Mapping[str, int]) -> None:
             f"the store would not have the reviewed structure {name!r}:\n  - {listed}",
             remedy="if the change is meant: mosaic-ops templates --write, then review it",
         )
+
+
+def require_promises(document: Document, where: str) -> None:
+    """StoreError that lists what `document` lacks of what every store of ours promises: a checksum
+    in every chunk and shard index, gaps that read as NaN, named dims, the coordinates it names."""
+    arrays = arrays_of(document)
+    faults = [f"{name}: {fault}" for name, array in arrays.items() for fault in _faults(array)]
+    named = str(document["attributes"].get("coordinates", "")).split()
+    faults += [f"{name}: no such coordinate" for name in named if name not in arrays]
+    if faults:
+        listed = "\n  - ".join(faults)
+        raise StoreError(f"the store would break its promises:\n  - {listed}", where=where)
+
+
+def _faults(array: Document) -> Iterator[str]:
+    if any(chain[-1]["name"] != "crc32c" for chain in _chains(array["codecs"])):
+        yield "chunks without a checksum"
+    if array["data_type"] == "float32" and array["fill_value"] != "NaN":
+        yield "gaps would read as numbers"
+    if len(array["dimension_names"]) != len(array["shape"]):
+        yield "dims without names"
+
+
+def _chains(codecs: list[Document]) -> Iterator[list[Document]]:
+    """Every chain of codecs that bytes go through on their way into an object."""
+    sharding = codecs[-1]["configuration"] if codecs[-1]["name"] == "sharding_indexed" else None
+    if sharding is None:
+        yield codecs
+        return
+    yield from _chains(sharding["codecs"])
+    yield from _chains(sharding["index_codecs"])
 
 
 def differences(expected: Any, found: Any, path: str = "") -> list[str]:
