@@ -99,7 +99,8 @@ def cli(verbose: int, log_format: str) -> None:
 def main() -> None:
     """Run the command; a known error is one message on stderr and its own exit code."""
     try:
-        cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)  # the exit code when a command asked for one
+        sys.exit(code if type(code) is int else 0)
     except MosaicOpsError as error:
         _tell(str(error))
         sys.exit(error.exit_code)
@@ -109,8 +110,6 @@ def main() -> None:
     except click.exceptions.Abort:
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except Exception as error:  # the last resort; -v shows where it comes from
         logging.getLogger("mosaic_ops").info("unexpected", exc_info=True)
         _tell(

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from flows.cli.main import COMMANDS, cli
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(Path(sys.executable).with_name("mosaic-ops"))
 
 
@@ -74,3 +75,19 @@ def test_the_version_is_the_distributions(tmp_path: Path) -> None:
 def test_settings_are_listed_with_their_meaning(tmp_path: Path) -> None:
     done = run("settings", "--json", cwd=tmp_path)
     assert '"variant": "hres"' in done.stdout
+
+
+def test_a_command_that_found_something_wrong_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    code = (
+        "import click\n"
+        "from flows.cli import main\n"
+        "main.COMMANDS = {'look': ('__main__', 'look', '')}\n"
+        "@click.command()\n"
+        "@click.option('--bad', is_flag=True)\n"
+        "def look(bad):\n"
+        "    if bad: raise click.exceptions.Exit(1)\n"
+        "main.main()\n"
+    )
+    for options, expected in (([], 0), (["--bad"], 1), (["--help"], 0)):
+        done = subprocess.run([sys.executable, "-c", code, "look", *options], cwd=ROOT, check=False)
+        assert done.returncode == expected, options
