@@ -131,20 +131,21 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _stream_into_stores(run: EnsembleRun, advance: Advance, finishing: Finishing) -> None:
-    spec, products = run.spec(), ProductSuite(run.folder, product_options(run))
-    with ForecastWriter(run.folder / "forecast.zarr", spec) as writer:
-        for step in run.stream(writer):
-            writer.write(step)
-            products.update(step)
-            advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
-        health = [f"member {number}: {why}" for number, why in products.quarantined.items()]
-        writer.annotate(member_health=health)
-    with finishing():
-        write_points(run.folder / "forecast.zarr", run.folder / "points.zarr", spec)
-        attributes = {**spec.attributes(), "member_health": health}
-        write_product(run.folder / "initial_state.zarr", run.state, attributes)
-        products.finish(attributes)
-        draw_figures(run.folder, run.cycle, run.settings)
+    spec, store = run.spec(), run.folder / "forecast.zarr"
+    with ProductSuite(run.folder, product_options(run)) as products:
+        with ForecastWriter(store, spec) as writer:
+            for step in run.stream(writer):
+                writer.write(step)
+                products.update(step)
+                advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
+            health = [f"member {number}: {why}" for number, why in products.quarantined().items()]
+            writer.annotate(member_health=health)
+        with finishing():
+            write_points(store, run.folder / "points.zarr", spec)
+            attributes = {**spec.attributes(), "member_health": health}
+            write_product(run.folder / "initial_state.zarr", run.state, attributes)
+            products.finish(attributes)
+            draw_figures(run.folder, run.cycle, run.settings)
 
 
 def product_options(run: EnsembleRun) -> ProductOptions:

@@ -158,7 +158,7 @@ def _tile_array(name: str, sizes: Sizes, rounding: str) -> Document:
     dims = (*LEADING_DIMS, "latitude", "longitude")
     attributes: dict[str, Any] = {
         **variable_attributes(entry.variable),
-        **_recorded([keep_bits(entry, rounding)]),
+        **quantization_attributes([keep_bits(entry, rounding)]),
     }
     if entry.level_hpa is not None:
         attributes["level_hpa"] = entry.level_hpa
@@ -183,13 +183,15 @@ def _field(
 
 
 def _quantization(variable: Variable, rounding: str) -> Document:
-    return _recorded(
+    return quantization_attributes(
         [keep_bits(entry, rounding) for entry in CHANNELS if entry.variable == variable]
     )
 
 
-def _recorded(bits: list[int | None]) -> Document:
-    """CF wants one number of significant bits, the least; where levels differ, all follow."""
+def quantization_attributes(bits: Sequence[int | None]) -> Document:
+    """How a variable with these mantissa bits (by level) was rounded, {} if it was not.
+
+    CF wants one number of significant bits, the least; where levels differ, all follow."""
     kept = [count for count in bits if count is not None]
     if not kept:
         return {}

@@ -32,10 +32,16 @@ class Plane:
     level_hpa: int | None
     sources: tuple[str, ...]
 
+    def sources_in(
+        self, fields: NDArray[np.float32], channels: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """The source fields (number, longitude, latitude), views of `fields`."""
+        return [fields[:, channels.index(source)] for source in self.sources]
+
     def take(self, fields: NDArray[np.float32], channels: Sequence[str]) -> NDArray[np.float32]:
         """(number, longitude, latitude) from `fields` (number, channel, longitude, latitude)."""
-        parts = [fields[:, channels.index(source)] for source in self.sources]
-        return parts[0] if len(parts) == 1 else np.hypot(*parts)
+        parts = self.sources_in(fields, channels)
+        return parts[0] if len(parts) == 1 else np.sqrt(parts[0] ** 2 + parts[1] ** 2)
 
 
 def planes_of(channels: Sequence[str], *, wind_speeds: bool = True) -> tuple[Plane, ...]:

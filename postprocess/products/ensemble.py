@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,10 +15,17 @@ from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import ArraySchema, DatasetSchema, variable_attributes
 from mosaic_core.contract.variables import Variable, channel
+from postprocess.layout import QUANTIZATION, quantization_array, quantization_attributes
 from postprocess.products.derived import Plane, planes_of
-from postprocess.products.leads import LeadSeries
-from postprocess.products.stream import SameRun, coordinate, forecast_coordinates
-from postprocess.rounding import bit_round, keep_bits
+from postprocess.products.growing_store import GrowingStore, MapArray
+from postprocess.products.reduction import MemberReduction
+from postprocess.products.stream import (
+    SameRun,
+    coordinate,
+    forecast_coordinates,
+    without_fields,
+)
+from postprocess.rounding import keep_bits
 
 DEFAULT_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 STATISTICS = ("mean", "std", "min", "max", "quantile")
@@ -35,23 +43,6 @@ _LONG_NAMES = {
     "max": "ensemble maximum",
     "quantile": "ensemble quantile",
 }
-
-
-def mean_and_deviation(
-    members: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation (ddof 1) over axis 0, summed in double precision.
-
-    One member has no deviation: NaN.
-    """
-    count = members.shape[0]
-    mean = members.mean(0, dtype=np.float64)
-    if count < 2:
-        return mean.astype(np.float32), np.full(mean.shape, np.nan, np.float32)
-    squares = np.zeros_like(mean)
-    for member in members:
-        squares += (member - mean) ** 2
-    return mean.astype(np.float32), np.sqrt(squares / (count - 1)).astype(np.float32)
 
 
 def sorted_quantiles(
@@ -91,21 +82,21 @@ def _dims(variable: Variable, statistic: str) -> tuple[str, ...]:
 class EnsembleStatistics:
     """Mean, standard deviation, minimum, maximum and quantiles of every channel and wind speed.
 
-    `result()` holds `<variable>_<statistic>` (lead_time, [quantile,] [level,] latitude, longitude)
-    float32 and number_of_members (lead_time). Wind speeds are formed in each member first. With
-    `path` every lead goes to a Zarr store there and the result is opened from it; without, the
-    result is kept in memory (for short forecasts). Non-finite members make the point NaN.
-    `rounding` 'default' rounds each statistic to the bits that its channel is stored with.
+    The store at `path` holds `<variable>_<statistic>` (lead_time, [quantile,] [level,] latitude,
+    longitude) float32 and number_of_members (lead_time). Wind speeds are formed in each member
+    first. Every lead goes to the disk as it comes; the store is there after `finish`. Non-finite
+    members make the point NaN. `rounding` 'default' rounds each statistic to the bits that its
+    channel is stored with.
     """
 
     name = "ensemble"
 
     def __init__(
         self,
+        path: Path,
         statistics: Sequence[str] = STATISTICS,
         quantiles: Sequence[float] = DEFAULT_QUANTILES,
         *,
-        path: Path | None = None,
         rounding: str = "none",
     ) -> None:
         unknown = sorted(set(statistics) - set(STATISTICS))
@@ -118,99 +109,119 @@ class EnsembleStatistics:
         self._statistics = tuple(statistics)
         self._quantiles = tuple(quantiles)
         self._rounding = rounding
-        self._series = LeadSeries(path)
+        self._store = GrowingStore(path)
         self._run = SameRun()
-        self._channels: tuple[str, ...] = ()
+        self._steps: list[ForecastStep] = []
+        self._reduction = MemberReduction(1, self._quantiles)
+        self._found: dict[int, NDArray[np.float32]] = {}
 
     def update(self, step: ForecastStep) -> None:
         """Add one lead; StoreError when it does not follow the last."""
         self._run.check(step)
-        self._channels = step.channels
-        arrays: dict[str, xr.Variable] = {}
-        for planes in grouped_by_variable(step):
-            arrays |= self._variable(step, planes)
-        self._series.append(self._with_coordinates(step, arrays))
+        if self._reduction.members != len(step.numbers):
+            self._reduction = MemberReduction(len(step.numbers), self._quantiles)
+        for planes in grouped_by_variable(step.channels):
+            self._add_variable(step, planes)
+        self._steps.append(without_fields(step))
+
+    def finish(self, attributes: Mapping[str, Any]) -> Path:
+        """Complete the store with the run's `attributes`; StoreError when there was no step."""
+        if not self._steps:
+            raise StoreError("no step was given", where=self.name)
+        maps: dict[str, MapArray] = {}
+        for planes in grouped_by_variable(self._steps[0].channels):
+            maps |= self._maps(planes)
+        self._store.finish(maps, self._rest(), attributes)
+        return self._store.path
 
     def result(self) -> xr.Dataset:
-        """All leads so far; StoreError when there was none."""
-        schema = ensemble_schema(self._channels, self._statistics)
-        return schema.validate(self._series.result(self.name), where=self.name)
+        """The whole store, opened: all leads; StoreError when there was none."""
+        path = self.finish({})
+        dataset = xr.open_zarr(path, chunks=None, consolidated=True, decode_timedelta=True)
+        schema = ensemble_schema(self._steps[0].channels, self._statistics)
+        return schema.validate(dataset, where=self.name)
 
-    def _variable(self, step: ForecastStep, planes: list[Plane]) -> dict[str, xr.Variable]:
-        parts = [self._rounded(step, plane) for plane in planes]
+    def _add_variable(self, step: ForecastStep, planes: list[Plane]) -> None:
+        """Every statistic of a variable, all levels of one in a chunk."""
+        found = self._room(len(planes))
+        for level, plane in enumerate(planes):
+            sources = plane.sources_in(step.fields, step.channels)
+            self._reduction(sources, self._bits(plane), found[:, level])
         variable = planes[0].variable
+        chunks = found if variable.on_levels else found[:, 0]
+        for index, statistic in enumerate(STATISTICS[:-1]):
+            if statistic in self._statistics:
+                self._store.append(f"{variable.name}_{statistic}", chunks[index])
+        if "quantile" in self._statistics:
+            for index in range(len(self._quantiles)):
+                self._store.append(f"{variable.name}_quantile", chunks[4 + index], index)
+
+    def _room(self, levels: int) -> NDArray[np.float32]:
+        """Memory for the statistics of a variable, the same at every lead."""
+        shape = (4 + len(self._quantiles), levels, LATITUDE.size, LONGITUDE.size)
+        if levels not in self._found:
+            self._found[levels] = np.empty(shape, dtype=np.float32)
+        return self._found[levels]
+
+    def _bits(self, plane: Plane) -> int | None:
+        return keep_bits(channel(plane.sources[0]), self._rounding)
+
+    def _maps(self, planes: list[Plane]) -> dict[str, MapArray]:
+        variable = planes[0].variable
+        lengths = {
+            "quantile": len(self._quantiles),
+            "level": len(planes),
+            "latitude": LATITUDE.size,
+            "longitude": LONGITUDE.size,
+        }
+        rounded = quantization_attributes([self._bits(plane) for plane in planes])
         return {
-            f"{variable.name}_{statistic}": _stacked(
-                variable, statistic, [part[statistic] for part in parts]
+            f"{variable.name}_{statistic}": MapArray(
+                {dim: lengths[dim] for dim in _dims(variable, statistic)},
+                {**_attributes(variable, statistic), **rounded},
             )
             for statistic in self._statistics
         }
 
-    def _rounded(self, step: ForecastStep, plane: Plane) -> dict[str, NDArray[np.float32]]:
-        found = self._of_plane(plane.take(step.fields, step.channels))
-        bits = keep_bits(channel(plane.sources[0]), self._rounding)
-        if bits is None:
-            return found
-        found = {name: np.ascontiguousarray(values) for name, values in found.items()}
-        for values in found.values():
-            bit_round(values, bits)
-        return found
-
-    def _of_plane(self, members: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Every statistic of one plane, each (..., latitude, longitude)."""
-        found: dict[str, NDArray[np.float32]] = {}
-        found["mean"], found["std"] = mean_and_deviation(members)
-        if {"min", "max", "quantile"} & set(self._statistics):
-            ordered = np.sort(members, axis=0)
-            found["min"], found["max"] = ordered[0], ordered[-1]
-            found["quantile"] = sorted_quantiles(ordered, self._quantiles)
-        broken = ~np.isfinite(found["mean"])
-        if broken.any():
-            found = {name: np.where(broken, np.nan, values) for name, values in found.items()}
-        return {name: values.swapaxes(-1, -2) for name, values in found.items()}
-
-    def _with_coordinates(self, step: ForecastStep, arrays: dict[str, xr.Variable]) -> xr.Dataset:
-        count = np.array([len(step.numbers)], dtype=np.int32)
+    def _rest(self) -> xr.Dataset:
+        """Coordinates and number_of_members."""
+        first = self._steps[0]
+        counts = np.array([len(step.numbers) for step in self._steps], dtype=np.int32)
         attributes = {"long_name": "number of members in the statistics", "units": "1"}
-        arrays["number_of_members"] = xr.Variable("lead_time", count, attributes)
-        coords = forecast_coordinates(step.init_time, [step.lead_time])
-        levels = sorted({p.level_hpa for p in planes_of(step.channels) if p.level_hpa is not None})
+        coords = forecast_coordinates(first.init_time, [step.lead_time for step in self._steps])
+        levels = sorted({p.level_hpa for p in planes_of(first.channels) if p.level_hpa is not None})
         if levels:
             coords["level"] = coordinate("level", np.array(levels, dtype=np.int64))
-        coords |= {
-            "latitude": coordinate("latitude", LATITUDE),
-            "longitude": coordinate("longitude", LONGITUDE),
-        }
+        coords["latitude"] = coordinate("latitude", LATITUDE)
+        coords["longitude"] = coordinate("longitude", LONGITUDE)
         if "quantile" in self._statistics:
             described = {"long_name": "quantile of the ensemble", "units": "1"}
             coords["quantile"] = xr.Variable("quantile", np.array(self._quantiles), described)
+        if self._rounding != "none":
+            info = quantization_array()["attributes"]
+            coords[QUANTIZATION] = xr.Variable((), np.int32(0), info)
         attrs = {"Conventions": "CF-1.11", "title": "Ensemble statistics"}
-        return xr.Dataset(arrays, coords=coords, attrs=attrs)
+        number = xr.Variable("lead_time", counts, attributes)
+        return xr.Dataset({"number_of_members": number}, coords=coords, attrs=attrs)
 
 
-def grouped_by_variable(step: ForecastStep) -> list[list[Plane]]:
-    """The planes of a step, one list a variable, levels ascending.
+def grouped_by_variable(channels: Sequence[str]) -> list[list[Plane]]:
+    """The planes of these channels, one list a variable, levels ascending.
 
     StoreError when the variables on levels are not all on the same levels.
     """
     groups: dict[str, list[Plane]] = {}
-    for plane in planes_of(step.channels):
+    for plane in planes_of(channels):
         groups.setdefault(plane.variable.name, []).append(plane)
     ordered = [sorted(group, key=lambda plane: plane.level_hpa or 0) for group in groups.values()]
     found = {tuple(p.level_hpa for p in group) for group in ordered if group[0].level_hpa}
     if len(found) > 1:
         raise StoreError(
             f"variables are on different levels: {sorted(map(str, found))}",
-            where=f"forecast step {step.step}",
+            where="ensemble statistics",
             remedy="give every variable on the same levels",
         )
     return ordered
-
-
-def _stacked(variable: Variable, statistic: str, planes: list[NDArray[np.float32]]) -> xr.Variable:
-    dims = ("lead_time", *_dims(variable, statistic))
-    values = np.stack(planes, axis=dims.index("level") - 1) if variable.on_levels else planes[0]
-    return xr.Variable(dims, values[np.newaxis], _attributes(variable, statistic))
 
 
 def _attributes(variable: Variable, statistic: str) -> dict[str, str]:

@@ -212,7 +212,7 @@ def _band_energies(step: ForecastStep) -> NDArray[np.float64]:
 
 def _check_values(step: ForecastStep, limits: HealthLimits, faults: _Faults) -> NDArray[np.bool_]:
     """Non-finite values and physical bounds; whether each member is finite throughout."""
-    lowest, highest = step.fields.min(axis=(2, 3)), step.fields.max(axis=(2, 3))
+    lowest, highest = _extremes(step.fields)
     broken = ~(np.isfinite(lowest) & np.isfinite(highest))
     faults.add("non-finite values", step.channels, broken.astype(float), 0.0, broken)
     bounds = [channel(name) for name in step.channels]
@@ -226,6 +226,14 @@ def _check_values(step: ForecastStep, limits: HealthLimits, faults: _Faults) -> 
     limit = limits.outside_share
     faults.add("share outside physical bounds", step.channels, shares, limit, shares > limit)
     return np.asarray(~broken.any(1))
+
+
+def _extremes(fields: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lowest and highest value of each map (member, channel), both while it is in the cache."""
+    lowest, highest = np.empty((2, *fields.shape[:2]), dtype=np.float32)
+    for place in np.ndindex(lowest.shape):
+        lowest[place], highest[place] = fields[place].min(), fields[place].max()
+    return lowest, highest
 
 
 def _check_means(
@@ -269,10 +277,12 @@ def _check_jumps(
     """Root mean square change of every channel against the median member's."""
     if len(step.numbers) < 3:
         return
-    earlier = np.stack([before[number] for number in step.numbers])
+    apart = np.stack([before[number] for number in step.numbers])
     weights = area_weights(LATITUDE)[::_THIN].astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        change = np.sqrt(((summary.sample - earlier) ** 2 * weights).mean(axis=(2, 3)))
+        np.subtract(summary.sample, apart, out=apart)
+        np.multiply(apart, apart, out=apart)
+        change = np.sqrt((apart @ weights).mean(axis=2) / weights.size)
     typical = np.nanmedian(change, axis=0)
     ratio = change / np.where(typical > 0, typical, np.nan)
     limit = limits.jump_ratio

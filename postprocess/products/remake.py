@@ -53,12 +53,12 @@ def remake_products(
         enforce_health=wanted.enforce_health,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    suite = ProductSuite(folder, suite_options)
-    for step in stored_steps(store):
-        suite.update(step)
-        if progress is not None:
-            progress(step.step, about.steps)
-    return suite.finish(about.attributes)
+    with ProductSuite(folder, suite_options) as suite:
+        for step in stored_steps(store):
+            suite.update(step)
+            if progress is not None:
+                progress(step.step, about.steps)
+        return suite.finish(about.attributes)
 
 
 def remake_many(

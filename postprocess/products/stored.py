@@ -13,7 +13,7 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.variables import CHANNELS, Channel, channel
 from postprocess.products.grids import open_any
-from postprocess.rounding import bit_round, keep_bits
+from postprocess.rounding import keep_bits, round_into
 
 _LEADING = ("number", "lead_time")
 
@@ -50,23 +50,15 @@ def steps_of(dataset: xr.Dataset, where: str) -> Iterator[ForecastStep]:
         yield ForecastStep(init_time, index, lead, numbers, names, fields)
 
 
-def as_stored(step: ForecastStep, rounding: str) -> ForecastStep:
-    """The step with the values that a store with this rounding gives back.
+def copy_as_stored(buffer: NDArray[np.float32], step: ForecastStep, rounding: str) -> None:
+    """Fill `buffer` with the values of the step that a store with this rounding gives back.
 
-    Products made from it are, to the bit, those that anybody can make from the published store.
+    Products made of them are, to the bit, those that anybody can make of the published store.
     """
-    if rounding == "none":
-        return step
-    fields = step.fields.copy()
     for index, name in enumerate(step.channels):
         bits = keep_bits(channel(name), rounding)
-        if bits is not None:
-            plane = np.ascontiguousarray(fields[:, index])
-            bit_round(plane, bits)
-            fields[:, index] = plane
-    return ForecastStep(
-        step.init_time, step.step, step.lead_time, step.numbers, step.channels, fields
-    )
+        for target, source in zip(buffer[:, index], step.fields[:, index], strict=True):
+            round_into(target, source, bits)
 
 
 def _channels_in(dataset: xr.Dataset) -> list[Channel]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -22,17 +23,21 @@ from postprocess.products.cyclones.stream import CycloneTracker
 from postprocess.products.ensemble import DEFAULT_QUANTILES, STATISTICS, EnsembleStatistics
 from postprocess.products.exceedance import DEFAULT_EVENTS, Event, ExceedanceProbabilities
 from postprocess.products.health import HealthLimits, MemberHealth
+from postprocess.products.lanes import Consumer, Lanes
 from postprocess.products.points import DEFAULT_STATIONS, PointSeries, Station
 from postprocess.products.spectra.scalars import DEFAULT_SCALARS, ScalarSpectra
 from postprocess.products.spectra.stream import DEFAULT_LEVELS, KineticEnergySpectra
-from postprocess.products.stored import as_stored
+from postprocess.products.stored import copy_as_stored
 from postprocess.products.stream import StreamProduct
-from postprocess.store_files import add_attributes, replace_store
 
 PRODUCTS = (
     "ensemble", "probabilities", "meteograms", "spectra", "scalar_spectra", "cyclones", "health",
 )  # fmt: skip
-_PARTIAL = ".ensemble.zarr.partial"
+
+
+def _lane_of(name: str) -> str:
+    """The statistics take as long as all others together; more threads only share their caches."""
+    return name if name == "ensemble" else "others"
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class ProductOptions:
 
 
 class ProductSuite:
-    """The chosen products of one forecast.
+    """The chosen products of one forecast, made beside it in threads: a context manager.
 
-    `update` takes every step; `finish` writes ensemble.zarr, probabilities.zarr, meteograms.zarr,
-    spectra.zarr, scalar_spectra.zarr, tracks.* with cyclone_probability.zarr and plumes.zarr, and
-    health.csv with health.json into `folder`. Memory holds one lead and what the small products
-    keep.
+    `update` takes every step and returns once a copy of it is made; it waits while two copies are
+    in work. A product's error is raised by the next `update` or by `finish`. `finish` writes
+    ensemble.zarr, probabilities.zarr, meteograms.zarr, spectra.zarr, scalar_spectra.zarr, tracks.*
+    with cyclone_probability.zarr and plumes.zarr, and health.csv with health.json into `folder`.
+    Memory holds two leads and what the small products keep.
     """
 
     def __init__(self, folder: Path, options: ProductOptions | None = None) -> None:
@@ -84,16 +90,27 @@ class ProductSuite:
             enforce=self._options.enforce_health and "health" in self._options.only,
         )
         self._products = {name: self._make(name) for name in self._options.only if name != "health"}
+        self._lanes = Lanes(
+            partial(copy_as_stored, rounding=self._options.rounding),
+            self._health.screen if "health" in self._options.only else lambda step: step,
+            self._shared_out(),
+        )
         self._started_with: tuple[int, ...] = ()
         self._lead_hours: list[int] = []
 
-    @property
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lanes.close()
+
     def quarantined(self) -> Mapping[int, str]:
-        """Members that have left, and why."""
+        """Members that have left, and why; waits for the steps that are still in work."""
+        self._lanes.drain()
         return self._health.quarantined
 
     def update(self, step: ForecastStep) -> None:
-        """Screen one step, as stored, and feed the survivors to every product."""
+        """Take a step, as stored: its healthy members go to every product."""
         self._started_with = self._started_with or step.numbers
         if len(self._started_with) < 2 and self._options.least_members > 1:
             raise StoreError(
@@ -101,11 +118,7 @@ class ProductSuite:
                 where="products",
                 remedy="give a forecast with more members",
             )
-        step = as_stored(step, self._options.rounding)
-        if "health" in self._options.only:
-            step = self._health.screen(step)
-        for product in self._products.values():
-            product.update(step)
+        self._lanes.feed(step)
         self._lead_hours.append(int(step.lead_time / np.timedelta64(1, "h")))
 
     def finish(self, attributes: Mapping[str, Any]) -> list[Path]:
@@ -113,19 +126,31 @@ class ProductSuite:
 
         StoreError when there was no step.
         """
+        self._lanes.drain()
         if not self._lead_hours:
             raise StoreError("the forecast has no step", where="products")
-        written: list[Path] = []
-        for name in PRODUCTS:
-            if name in self._options.only:
-                written += self._writers()[name](attributes)
-        return written
+        writers = self._writers()
+        making = {
+            name: self._lanes.run(_lane_of(name), writers[name], attributes)
+            for name in self._products
+        }
+        written = {name: future.result() for name, future in making.items()}
+        if "health" in self._options.only:
+            written["health"] = self._write_health(attributes)
+        return [path for name in PRODUCTS for path in written.get(name, [])]
+
+    def _shared_out(self) -> dict[str, list[Consumer]]:
+        """What every lane does with a step."""
+        shared: dict[str, list[Consumer]] = {}
+        for name, product in self._products.items():
+            shared.setdefault(_lane_of(name), []).append(product.update)
+        return shared
 
     def _make(self, name: str) -> StreamProduct:
         o = self._options
         makers: dict[str, Callable[[], StreamProduct]] = {
             "ensemble": lambda: EnsembleStatistics(
-                o.statistics, o.quantiles, path=self._folder / _PARTIAL, rounding=o.rounding
+                self._folder / "ensemble.zarr", o.statistics, o.quantiles, rounding=o.rounding
             ),
             "probabilities": lambda: ExceedanceProbabilities(o.events),
             "meteograms": lambda: PointSeries(o.stations, quantiles=o.quantiles),
@@ -143,7 +168,6 @@ class ProductSuite:
             "spectra": lambda attributes: [self._write("spectra", attributes)],
             "scalar_spectra": lambda attributes: [self._write("scalar_spectra", attributes)],
             "cyclones": self._write_cyclones,
-            "health": self._write_health,
         }
 
     def _write(self, name: str, attributes: Mapping[str, Any]) -> Path:
@@ -152,12 +176,9 @@ class ProductSuite:
         return path
 
     def _write_ensemble(self, attributes: Mapping[str, Any]) -> list[Path]:
-        """The statistics are in their store already, too large to be read back: put it in place."""
-        partial, path = self._folder / _PARTIAL, self._folder / "ensemble.zarr"
-        self._products["ensemble"].result().close()
-        add_attributes(partial, attributes)
-        replace_store(partial, path)
-        return [path]
+        ensemble = self._products["ensemble"]
+        assert isinstance(ensemble, EnsembleStatistics)
+        return [ensemble.finish(attributes)]
 
     def _write_cyclones(self, attributes: Mapping[str, Any]) -> list[Path]:
         tracks: pd.DataFrame = self._products["cyclones"].result()
@@ -177,7 +198,7 @@ class ProductSuite:
         table, report = self._folder / "health.csv", self._folder / "health.json"
         text = self._health.result().to_csv(index=False, lineterminator="\n", float_format="%.6g")
         write_atomic(table, text.encode())
-        left = {str(number): reason for number, reason in sorted(self.quarantined.items())}
+        left = {str(number): reason for number, reason in sorted(self._health.quarantined.items())}
         write_json_atomic(
             report,
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.products.cyclones.formats import read_tracks
-from postprocess.products.stored import as_stored, stored_steps
+from postprocess.products.stored import copy_as_stored, stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
 
 INIT = np.datetime64("2026-08-20T00", "ns")
@@ -52,10 +53,11 @@ def store(forecast, tmp_path_factory) -> Path:
 def make(steps, folder: Path, **options) -> list[Path]:
     folder.mkdir()
     # Two statistics: the others are tested on their own, and writing them takes most of the time.
-    suite = ProductSuite(folder, ProductOptions(statistics=("mean", "std"), **options))
-    for step in steps:
-        suite.update(step)
-    return suite.finish({"run_id": "test"})
+    chosen = ProductOptions(statistics=("mean", "std"), **options)
+    with ProductSuite(folder, chosen) as suite:
+        for step in steps:
+            suite.update(step)
+        return suite.finish({"run_id": "test"})
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +103,15 @@ def test_stored_forecast_gives_the_same_bits(made, store, tmp_path):
             assert values == again[name], name
 
 
-def test_rounded_steps_are_what_a_rounded_store_gives(forecast):
-    step = as_stored(forecast[1], "default")
-    assert not np.array_equal(step.fields, forecast[1].fields)
-    np.testing.assert_array_equal(as_stored(step, "default").fields, step.fields)
-    assert as_stored(forecast[1], "none") is forecast[1]
+def test_rounded_copies_are_what_a_rounded_store_gives(forecast):
+    step, copy = forecast[1], np.empty_like(forecast[1].fields)
+    copy_as_stored(copy, step, "default")
+    assert not np.array_equal(copy, step.fields)
+    again = np.empty_like(copy)
+    copy_as_stored(again, replace(step, fields=copy), "default")
+    np.testing.assert_array_equal(again, copy)
+    copy_as_stored(copy, step, "none")
+    np.testing.assert_array_equal(copy, step.fields)
 
 
 def test_a_choice_of_products(forecast, tmp_path):
@@ -156,13 +162,13 @@ def test_bad_input_is_named(forecast, tmp_path):
     xr.Dataset({"a": ("x", [1.0])}).to_zarr(tmp_path / "other.zarr", consolidated=False)
     with pytest.raises(InputError, match="not a forecast"):
         list(stored_steps(tmp_path / "other.zarr"))
-    with pytest.raises(StoreError, match="no step"):
-        ProductSuite(tmp_path, ProductOptions()).finish({})
+    with ProductSuite(tmp_path) as suite, pytest.raises(StoreError, match="no step"):
+        suite.finish({})
     first = forecast[0]
     single = ForecastStep(INIT, 0, first.lead_time, (0,), CHANNEL_NAMES, first.fields[:1])
-    with pytest.raises(StoreError, match="an ensemble has at least 2"):
-        ProductSuite(tmp_path, ProductOptions()).update(single)
+    with ProductSuite(tmp_path) as suite, pytest.raises(StoreError, match="at least 2"):
+        suite.update(single)
     few = ForecastStep(INIT, 0, first.lead_time, (0, 1, 2), CHANNEL_NAMES[:4], first.fields[:, :4])
     with pytest.raises(StoreError, match="no channel"):
-        ProductSuite(tmp_path, ProductOptions(only=("spectra",))).update(few)
+        make([few], tmp_path / "few", only=("spectra",))
     assert set(PRODUCTS) >= {"ensemble", "spectra", "cyclones", "health"}
