@@ -18,6 +18,7 @@ from flows.figures import draw_figures
 from flows.progress import Advance
 from flows.provenance import provenance, run_id
 from flows.settings import Settings
+from flows.storms import storms_in
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.files import write_json_atomic
@@ -155,7 +156,9 @@ def product_options(run: EnsembleRun) -> ProductOptions:
     """
     settings = run.settings
     return ProductOptions(
+        request=settings.products,
         land=land_sea_mask(settings.weights),
+        known_storms=storms_in(run.state.attrs),
         rounding=settings.rounding,
         enforce_health=run.forecaster.provenance.trained is not False,
         least_members=settings.minimum_members or max(2, settings.members // 2),

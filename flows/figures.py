@@ -14,7 +14,7 @@ FIGURES = "figures"
 FIGURE_NAMES = (
     "mean_sea_level_pressure.png",
     "geopotential_500.png",
-    "spectrum_500.png",
+    "spectrum.png",
     "tracks.png",
 )
 
@@ -44,11 +44,17 @@ def draw_figures(folder: Path, cycle: Cycle, settings: Settings) -> None:
     drawn = (
         map_figure(pressure, stamp, lead_hours=hours),
         map_figure(height, stamp, lead_hours=hours),
-        spectrum_figure(spectra, stamp, lead_hours=hours),
+        spectrum_figure(spectra, stamp, lead_hours=hours, level=_spectrum_level(spectra)),
         tracks_figure(read_tracks(folder / "tracks.parquet"), stamp),
     )
     for name, figure in zip(FIGURE_NAMES, drawn, strict=True):
         save(figure, folder / FIGURES / name)
+
+
+def _spectrum_level(spectra: xr.Dataset) -> int | None:
+    """500 hPa where there is a spectrum of it, else the first level, else 10 m."""
+    levels: list[int] = spectra["level"].values.tolist() if "level" in spectra.coords else []
+    return 500 if 500 in levels else next(iter(levels), None)
 
 
 def _opened(path: Path) -> xr.Dataset:

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import json
 import subprocess
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from flows.settings import Settings
+from flows.storms import storms_in
 from mosaic_core.contract.cycle import Cycle
 from postprocess.provenance import Provenance
 
@@ -46,6 +48,8 @@ def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, forecaster: Fore
         "numbers": settings.numbers,
         "lead_hours": settings.lead_hours,
         "rounding": settings.rounding,
+        "products": asdict(settings.products),
+        "storms": [asdict(storm) for storm in storms_in(state.attrs)],
         "weights": forecaster.weights_sha256,
         "precision": forecaster.precision,
         "device": forecaster.device_name,

@@ -6,6 +6,7 @@ file, the defaults below. Unknown keys anywhere are refused.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
 from ingest.sources import NAMED_SOURCES
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
+from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
 
 PREFIX = "MOSAIC_OPS_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -74,6 +76,10 @@ class Settings(BaseModel):
     )
     minimum_members: int | None = Field(
         None, ge=2, description="healthy members a publication needs; by default half of them"
+    )
+    products: ProductRequest = Field(
+        DEFAULT_REQUEST,
+        description="stations, events, levels of the products: the table [products], or JSON",
     )
     notice: str | None = Field(
         None, description="text that goes on every figure and into every store's metadata"
@@ -203,7 +209,10 @@ def load_settings(config: Path | None = None, **options: Any) -> Settings:
     named = os.environ.get(CONFIG_VARIABLE)
     path = config or (Path(named) if named else None)
     given = {key: value for key, value in options.items() if value is not None}
-    merged = {**(_from_toml(path) if path else {}), **environment, **given}
+    file = _from_toml(path) if path else {}
+    merged = {**file, **environment, **given}
+    if isinstance(environment.get("products"), dict):
+        merged["products"] = {**file.get("products", {}), **environment["products"]}
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -223,9 +232,22 @@ def _from_environment() -> dict[str, Any]:
         for name, value in os.environ.items()
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE
     }
+    if "products" in found:
+        found["products"] = _json(found["products"])
     if "mirrors" in found:
         found["mirrors"] = tuple(found["mirrors"].split(","))  # type: ignore[assignment]
     return found
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"not valid JSON: {error}",
+            where=f"{PREFIX}PRODUCTS",
+            remedy='write what the table [products] would hold, as {"spectra_levels": [500]}',
+        ) from None
 
 
 def _from_toml(path: Path) -> dict[str, Any]:

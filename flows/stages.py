@@ -16,6 +16,7 @@ from flows.ensemble import run_ensemble
 from flows.progress import Advance, Reporter
 from flows.receipts import recorded
 from flows.settings import Settings
+from flows.storms import recorded_attributes, storm_attributes
 from ingest.admission import accept, examine
 from ingest.analysis import build_analysis, incoming_statics
 from ingest.archive import archived_times
@@ -146,7 +147,10 @@ def reference(settings: Settings) -> Reference:
 
 
 def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:
-    """Collect the history the forecast starts from; the address of its store."""
+    """Collect what the forecast starts from, and the storms there are; the address of the store.
+
+    The storms are those that an earlier attempt found: the run keeps its name.
+    """
     path = settings.staging / cycle.id / STATE
     with _recorded("initial_state", cycle, settings, report, "collecting the initial state"):
         variant = settings.model_variant
@@ -157,6 +161,12 @@ def initial_state(cycle: Cycle, settings: Settings, report: Reporter) -> Path:
             variant.history_spacing_hours,
             fills=settings.fills,
             policy=GapPolicy(forecast_fills=settings.forecast_fills),
+        )
+        state.attrs |= recorded_attributes(path) or storm_attributes(
+            cycle,
+            [mirror(name) for name in settings.mirrors],
+            settings.downloads / cycle.id,
+            report.say,
         )
         write_product(path, state, {"title": f"Initial state of {cycle}"})
     for time, origin in zip(state["time"].values, state["origin"].values, strict=True):

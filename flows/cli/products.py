@@ -135,6 +135,12 @@ def spectra(
     default=None,
     help="ECMWF's tf BUFR file of the same cycle: storms keep their official names (one store).",
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="TOML file with settings: stations, events and levels are those of its [products].",
+)
 @click.option("--keep-sick", is_flag=True, help="Report sick members but keep them in.")
 @click.option(
     "--scheduler", default=None, metavar="ADDRESS", help="Dask scheduler for many stores."
@@ -145,6 +151,7 @@ def products(
     out: Path | None,
     statics: Path | None,
     track_file: Path | None,
+    config: Path | None,
     keep_sick: bool,
     scheduler: str | None,
 ) -> None:
@@ -152,11 +159,13 @@ def products(
 
     Many stores run in parallel under Dask.
     """
+    from flows.settings import load_settings
     from postprocess.products.remake import RemakeOptions, remake_many, remake_products
     from postprocess.products.suite import PRODUCTS
 
     names = PRODUCTS if only is None else tuple(part.strip() for part in only.split(","))
-    options = RemakeOptions(names, statics, track_file, enforce_health=not keep_sick)
+    asked = load_settings(config).products
+    options = RemakeOptions(names, statics, track_file, not keep_sick, asked)
     if len(stores) == 1 and scheduler is None:
         paths = remake_products(
             stores[0],

@@ -32,6 +32,12 @@ class Plane:
     level_hpa: int | None
     sources: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """2m_temperature, geopotential_500, wind_speed_850."""
+        level = "" if self.level_hpa is None else f"_{self.level_hpa}"
+        return f"{self.variable.name}{level}"
+
     def sources_in(
         self, fields: NDArray[np.float32], channels: Sequence[str]
     ) -> list[NDArray[np.float32]]:

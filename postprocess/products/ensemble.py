@@ -19,6 +19,7 @@ from postprocess.layout import QUANTIZATION, quantization_array, quantization_at
 from postprocess.products.derived import Plane, planes_of
 from postprocess.products.growing_store import GrowingStore, MapArray
 from postprocess.products.reduction import MemberReduction
+from postprocess.products.requests import ProductRequest
 from postprocess.products.stream import (
     SameRun,
     coordinate,
@@ -27,7 +28,6 @@ from postprocess.products.stream import (
 )
 from postprocess.rounding import keep_bits
 
-DEFAULT_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 STATISTICS = ("mean", "std", "min", "max", "quantile")
 
 _CELL_METHODS = {
@@ -95,7 +95,7 @@ class EnsembleStatistics:
         self,
         path: Path,
         statistics: Sequence[str] = STATISTICS,
-        quantiles: Sequence[float] = DEFAULT_QUANTILES,
+        quantiles: Sequence[float] = ProductRequest.quantiles,
         *,
         rounding: str = "none",
     ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -14,8 +12,8 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import ArraySchema, DatasetSchema
-from mosaic_core.contract.variables import Variable
 from postprocess.products.derived import Plane, planes_of
+from postprocess.products.requests import DEFAULT_EVENTS, Event
 from postprocess.products.stream import (
     SameRun,
     coordinate,
@@ -23,58 +21,8 @@ from postprocess.products.stream import (
     without_fields,
 )
 
-_TO_SI = {
-    ("degC", "K"): lambda value: value + 273.15,
-    ("hPa", "Pa"): lambda value: value * 100.0,
-    ("kt", "m s-1"): lambda value: value * 1852.0 / 3600.0,
-    ("km h-1", "m s-1"): lambda value: value / 3.6,
-    ("g kg-1", "kg kg-1"): lambda value: value / 1000.0,
-}
 _HOUR = np.timedelta64(1, "h")
 _MAP = ("latitude", "longitude")
-
-
-@dataclass(frozen=True)
-class Event:
-    """`variable` (at `level_hpa`, None at the surface) above or below each of `values` in `units`.
-
-    Units are those of the variable or degC, hPa, kt, km h-1, g kg-1.
-    """
-
-    variable: str
-    level_hpa: int | None
-    side: Literal["above", "below"]
-    values: tuple[float, ...]
-    units: str
-
-    @property
-    def name(self) -> str:
-        """Stem of the output variables: wind_speed_850_above."""
-        level = "" if self.level_hpa is None else f"_{self.level_hpa}"
-        return f"{self.variable}{level}_{self.side}"
-
-    def thresholds(self, variable: Variable) -> NDArray[np.float64]:
-        """The values in the variable's unit; InputError for units of something else."""
-        values = np.array(self.values, dtype=np.float64)
-        if self.units == variable.units:
-            return values
-        convert = _TO_SI.get((self.units, variable.units))
-        if convert is None:
-            raise InputError(
-                f"thresholds in {self.units!r} for a quantity in {variable.units!r}",
-                where=self.name,
-                remedy=f"give them in {variable.units}",
-            )
-        return np.asarray(convert(values))
-
-
-DEFAULT_EVENTS = (
-    Event("2m_temperature", None, "below", (0.0,), "degC"),
-    Event("2m_temperature", None, "above", (30.0,), "degC"),
-    Event("10m_wind_speed", None, "above", (10.0, 15.0, 20.0), "m s-1"),
-    Event("wind_speed", 850, "above", (20.0,), "m s-1"),
-    Event("mean_sea_level_pressure", None, "below", (980.0,), "hPa"),
-)
 
 
 def exceedance_schema(events: Sequence[Event]) -> DatasetSchema:

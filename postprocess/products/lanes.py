@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -85,15 +86,11 @@ class Lanes:
         ready = self._guarded(self._screen, own)
         for name, lane in self._lanes.items():
             if ready is not None:
-                done = lane.submit(self._consume, self._consumers[name], ready)
+                done = lane.submit(self._guarded, partial(_each, self._consumers[name]), ready)
                 done.add_done_callback(lease.give_up)
             else:
                 lease.give_up()
         lease.give_up()
-
-    def _consume(self, consumers: Sequence[Consumer], step: ForecastStep) -> None:
-        for consumer in consumers:
-            self._guarded(consumer, step)
 
     def _guarded(self, work: Callable[[ForecastStep], T], step: ForecastStep) -> T | None:
         """The result of `work`; None after a fault, which is kept for the caller."""
@@ -104,6 +101,11 @@ class Lanes:
         except Exception as fault:  # noqa: BLE001 - raised again in the caller's thread
             self._fault = self._fault or fault
             return None
+
+
+def _each(consumers: Sequence[Consumer], step: ForecastStep) -> None:
+    for consumer in consumers:
+        consumer(step)
 
 
 class _Lease:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,37 +13,9 @@ from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE, SPACING_DEGREES
 from mosaic_core.contract.schema import ArraySchema, DatasetSchema, variable_attributes
 from postprocess.products.derived import Plane, planes_of
-from postprocess.products.ensemble import DEFAULT_QUANTILES, sorted_quantiles
+from postprocess.products.ensemble import sorted_quantiles
+from postprocess.products.requests import ProductRequest, Station
 from postprocess.products.stream import SameRun, coordinate, forecast_coordinates
-
-DEFAULT_QUANTITIES = ("2m_temperature", "10m_wind_speed", "mean_sea_level_pressure")
-
-
-@dataclass(frozen=True)
-class Station:
-    """A named point; longitude in degrees east, any turn."""
-
-    name: str
-    latitude: float
-    longitude: float
-
-    def __post_init__(self) -> None:
-        if not (-90 <= self.latitude <= 90 and -360 <= self.longitude <= 360):
-            raise InputError(
-                f"({self.latitude}, {self.longitude}) is no place",
-                where=f"station {self.name}",
-                remedy="give latitude -90..90 and longitude -180..360 in degrees",
-            )
-
-
-DEFAULT_STATIONS = (
-    Station("Reading", 51.45, -0.97),
-    Station("Bologna", 44.50, 11.34),
-    Station("New York", 40.71, -74.01),
-    Station("Nairobi", -1.29, 36.82),
-    Station("Manila", 14.60, 120.98),
-    Station("Sydney", -33.87, 151.21),
-)
 
 
 def bilinear(
@@ -88,9 +59,9 @@ class PointSeries:
 
     def __init__(
         self,
-        stations: Sequence[Station] = DEFAULT_STATIONS,
-        quantities: Sequence[str] = DEFAULT_QUANTITIES,
-        quantiles: Sequence[float] = DEFAULT_QUANTILES,
+        stations: Sequence[Station] = ProductRequest.stations,
+        quantities: Sequence[str] = ProductRequest.point_quantities,
+        quantiles: Sequence[float] = ProductRequest.quantiles,
     ) -> None:
         if not stations or not quantities:
             raise InputError(
@@ -175,8 +146,7 @@ def _quantiles(series: NDArray[np.float32], quantiles: Sequence[float]) -> NDArr
 def _plane_named(name: str, step: ForecastStep) -> Plane:
     """The plane of '2m_temperature', 'wind_speed_850', 'geopotential_500'."""
     for plane in planes_of(step.channels):
-        level = "" if plane.level_hpa is None else f"_{plane.level_hpa}"
-        if f"{plane.variable.name}{level}" == name:
+        if plane.name == name:
             return plane
     raise StoreError(
         f"no {name} in the forecast",

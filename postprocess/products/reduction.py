@@ -133,12 +133,14 @@ class MemberReduction:
 
     def _moments(self) -> tuple[Fields, Fields]:
         """Mean and deviation, summed as differences: single precision loses nothing by it."""
-        first, apart = self._block[0].copy(), self._scratch
+        first, apart, count = self._block[0].copy(), self._scratch, np.float32(self.members)
         np.subtract(self._block, first, out=apart)
-        shift = np.add.reduce(apart, axis=0) / np.float32(self.members)
-        if self.members == 1:
-            return first + shift, np.full(_BLOCK, np.nan, np.float32)
+        shift = np.add.reduce(apart, axis=0) / count
         np.subtract(apart, shift, out=apart)
+        # Members on one side of the first make large sums; what their rounding left is small.
+        mean = first + (shift + np.add.reduce(apart, axis=0) / count)
+        if self.members == 1:
+            return mean, np.full(_BLOCK, np.nan, np.float32)
         np.multiply(apart, apart, out=apart)
-        variance = np.add.reduce(apart, axis=0) / np.float32(self.members - 1)
-        return first + shift, np.sqrt(variance)
+        variance = np.add.reduce(apart, axis=0) / (count - 1)
+        return mean, np.sqrt(variance)

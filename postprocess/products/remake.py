@@ -16,6 +16,7 @@ from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.products.cyclones.ecmwf_bufr import known_storms
 from postprocess.products.grids import open_any
+from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
 from postprocess.products.stored import stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
 
@@ -24,12 +25,13 @@ _CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class RemakeOptions:
-    """The products, the statics with the land-sea mask, ECMWF's tracks of the cycle."""
+    """The products, what is asked of them, the statics with the land mask, ECMWF's tracks."""
 
     only: tuple[str, ...] = PRODUCTS
     statics: Path | None = None
     track_file: Path | None = None
     enforce_health: bool = True
+    request: ProductRequest = DEFAULT_REQUEST
 
 
 def remake_products(
@@ -48,6 +50,7 @@ def remake_products(
     known = [] if wanted.track_file is None else known_storms(wanted.track_file, about.cycle)
     suite_options = ProductOptions(
         only=wanted.only,
+        request=wanted.request,
         land=None if wanted.statics is None else land_share(wanted.statics),
         known_storms=tuple(known),
         enforce_health=wanted.enforce_health,

@@ -20,13 +20,15 @@ from postprocess.products.cyclones.formats import write_tracks
 from postprocess.products.cyclones.identity import KnownStorm
 from postprocess.products.cyclones.probability import plumes, probabilities
 from postprocess.products.cyclones.stream import CycloneTracker
-from postprocess.products.ensemble import DEFAULT_QUANTILES, STATISTICS, EnsembleStatistics
-from postprocess.products.exceedance import DEFAULT_EVENTS, Event, ExceedanceProbabilities
+from postprocess.products.cyclones.thresholds import TRACKER_VERSIONS
+from postprocess.products.ensemble import STATISTICS, EnsembleStatistics
+from postprocess.products.exceedance import ExceedanceProbabilities
 from postprocess.products.health import HealthLimits, MemberHealth
 from postprocess.products.lanes import Consumer, Lanes
-from postprocess.products.points import DEFAULT_STATIONS, PointSeries, Station
-from postprocess.products.spectra.scalars import DEFAULT_SCALARS, ScalarSpectra
-from postprocess.products.spectra.stream import DEFAULT_LEVELS, KineticEnergySpectra
+from postprocess.products.points import PointSeries
+from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
+from postprocess.products.spectra.scalars import ScalarSpectra
+from postprocess.products.spectra.stream import KineticEnergySpectra
 from postprocess.products.stored import copy_as_stored
 from postprocess.products.stream import StreamProduct
 
@@ -50,11 +52,7 @@ class ProductOptions:
 
     only: tuple[str, ...] = PRODUCTS
     statistics: tuple[str, ...] = STATISTICS
-    quantiles: tuple[float, ...] = DEFAULT_QUANTILES
-    events: tuple[Event, ...] = DEFAULT_EVENTS
-    stations: tuple[Station, ...] = DEFAULT_STATIONS
-    spectra_levels: tuple[int, ...] = DEFAULT_LEVELS
-    scalars: tuple[str, ...] = DEFAULT_SCALARS
+    request: ProductRequest = DEFAULT_REQUEST
     land: NDArray[np.floating] | None = field(default=None, repr=False)
     known_storms: tuple[KnownStorm, ...] = ()
     rounding: str = "none"
@@ -147,16 +145,25 @@ class ProductSuite:
         return shared
 
     def _make(self, name: str) -> StreamProduct:
-        o = self._options
+        o, asked = self._options, self._options.request
         makers: dict[str, Callable[[], StreamProduct]] = {
             "ensemble": lambda: EnsembleStatistics(
-                self._folder / "ensemble.zarr", o.statistics, o.quantiles, rounding=o.rounding
+                self._folder / "ensemble.zarr",
+                o.statistics,
+                asked.quantiles,
+                rounding=o.rounding,
             ),
-            "probabilities": lambda: ExceedanceProbabilities(o.events),
-            "meteograms": lambda: PointSeries(o.stations, quantiles=o.quantiles),
-            "spectra": lambda: KineticEnergySpectra(o.spectra_levels),
-            "scalar_spectra": lambda: ScalarSpectra(o.scalars),
-            "cyclones": lambda: CycloneTracker(land=o.land, known=o.known_storms),
+            "probabilities": lambda: ExceedanceProbabilities(asked.events, asked.window_hours),
+            "meteograms": lambda: PointSeries(
+                asked.stations, asked.point_quantities, asked.quantiles
+            ),
+            "spectra": lambda: KineticEnergySpectra(asked.spectra_levels),
+            "scalar_spectra": lambda: ScalarSpectra(asked.spectra_scalars),
+            "cyclones": lambda: CycloneTracker(
+                land=o.land,
+                known=o.known_storms,
+                thresholds=TRACKER_VERSIONS[asked.tracker_version],
+            ),
         }
         return makers[name]()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,72 @@ def test_every_fault_is_named_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOSAIC_OPS_MEMBRES", "24")
     with pytest.raises(InputError, match="membres"):
+        load_settings()
+
+
+PRODUCTS = """
+[products]
+spectra_levels = [500]
+spectra_scalars = ["temperature_500"]
+tracker_version = "1"
+
+[[products.stations]]
+name = "Tromsø"
+latitude = 69.65
+longitude = 18.96
+
+[[products.events]]
+variable = "wind_speed"
+level_hpa = 850
+side = "above"
+values = [40.0]
+units = "kt"
+"""
+
+
+def test_products_are_a_table_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "ops.toml"
+    config.write_text(PRODUCTS)
+    asked = load_settings(config).products
+    assert asked.spectra_levels == (500,)
+    assert [station.name for station in asked.stations] == ["Tromsø"]
+    assert [event.name for event in asked.events] == ["wind_speed_850_above"]
+    assert asked.quantiles == (0.1, 0.25, 0.5, 0.75, 0.9)
+    monkeypatch.setenv("MOSAIC_OPS_PRODUCTS", '{"spectra_levels": [200], "quantiles": [0.5]}')
+    over = load_settings(config).products
+    assert (over.spectra_levels, over.quantiles) == ((200,), (0.5,))
+    assert over.stations == asked.stations
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('units = "kt"', 'units = "hPa"'), "thresholds in 'hPa' for a quantity in 'm s-1'"),
+        (("level_hpa = 850", "level_hpa = 860"), "no wind_speed at 860 hPa.*level_hpa to one of"),
+        (("level_hpa = 850\n", ""), "no wind_speed at the surface"),
+        (('"wind_speed"', '"gusts"'), "no gusts at 850 hPa.*choose from"),
+        (("spectra_levels = [500]", "spectra_levels = [510]"), "spectra_levels cannot be 510"),
+        (('["temperature_500"]', '["temperature_510"]'), "spectra_scalars cannot be"),
+        (('tracker_version = "1"', 'tracker_version = "0"'), "tracker_version cannot be 0"),
+        (("latitude = 69.65", "latitude = 96.65"), "station Tromsø.*is no place"),
+        (("longitude = 18.96", "longitude = 18.96\nheight = 3"), "height"),
+        (("spectra_levels =", "spectral_levels ="), "spectral_levels"),
+        (('side = "above"', 'side = "over"'), "above"),
+        (('["temperature_500"]', "[]"), "spectra_scalars cannot be empty.*at least one"),
+    ],
+)
+def test_products_that_cannot_be_made_are_refused(tmp_path: Path, change, said: str) -> None:
+    config = tmp_path / "ops.toml"
+    assert change[0] in PRODUCTS
+    config.write_text(PRODUCTS.replace(*change))
+    with pytest.raises(InputError) as caught:
+        load_settings(config)
+    assert re.search(said, str(caught.value), re.DOTALL), str(caught.value)
+
+
+def test_products_in_the_environment_must_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSAIC_OPS_PRODUCTS", "spectra_levels=500")
+    with pytest.raises(InputError, match="not valid JSON"):
         load_settings()
 
 

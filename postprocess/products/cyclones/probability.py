@@ -2,6 +2,8 @@
 
 Strike probability is the share of members whose centre passes within 120 km (storms there at the
 initial time); activity is the same within 300 km for all storms, genesis included: ECMWF's radii.
+Activity above a wind speed, in ECMWF's classes, counts a storm only while its strongest wind is
+above it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from postprocess.products.stream import coordinate
 STRIKE_KM = 120.0
 ACTIVITY_KM = 300.0
 WINDOW_HOURS = 48
+WIND_CLASSES = (8.0, 17.0, 32.0)  # m s-1: depression, tropical storm, hurricane force
 PLUME_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 LATITUDE = np.arange(-70.0, 70.25, 0.5)
@@ -37,10 +40,12 @@ PROBABILITY = DatasetSchema(
         "strike_probability_in_window": ArraySchema(("window", *_MAP)),
         "activity_probability": ArraySchema(_MAP),
         "activity_probability_in_window": ArraySchema(("window", *_MAP)),
+        "activity_probability_above_wind": ArraySchema(("wind_class", *_MAP)),
+        "activity_probability_above_wind_in_window": ArraySchema(("wind_class", "window", *_MAP)),
         "number_of_members": ArraySchema((), dtype="int32"),
     },
     fixed={"latitude": LATITUDE, "longitude": LONGITUDE},
-    ascending=("window",),
+    ascending=("window", "wind_class"),
 )
 _LONG_NAMES = {
     "strike": f"share of members with a storm of the initial time within {STRIKE_KM:g} km",
@@ -50,12 +55,13 @@ _LONG_NAMES = {
 
 @dataclass(frozen=True)
 class _Path:
-    """One track at hourly points: hours since the initial time and unit vectors."""
+    """One track at hourly points: hours since the initial time, unit vectors, winds in m s-1."""
 
     number: int
     existing: bool
     hours: NDArray[np.int64]
     vectors: NDArray[np.float64]
+    winds: NDArray[np.float64]
 
 
 def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr.Dataset:
@@ -75,10 +81,14 @@ def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr
     ends = np.minimum(starts + WINDOW_HOURS, last_lead_hours)
     windows = [(0, last_lead_hours), *zip(starts.tolist(), ends.tolist(), strict=True)]
     arrays: dict[str, xr.Variable] = {}
-    for kind, radius in (("strike", STRIKE_KM), ("activity", ACTIVITY_KM)):
+    for kind, radius, classes in (
+        ("strike", STRIKE_KM, ()),
+        ("activity", ACTIVITY_KM, WIND_CLASSES),
+    ):
         own = [path for path in paths if path.existing or kind == "activity"]
-        counts = _visited(own, tree, radius, windows)
-        share = (counts / members).astype(np.float32).reshape(-1, LATITUDE.size, LONGITUDE.size)
+        counts = _visited(own, tree, radius, windows, classes)
+        share = (counts / members).astype(np.float32)
+        share = share.reshape(*share.shape[:2], LATITUDE.size, LONGITUDE.size)
         arrays |= _described(kind, radius, share)
     arrays["number_of_members"] = xr.Variable((), np.int32(members), {"units": "1"})
     dataset = xr.Dataset(arrays, coords=_coordinates(starts, ends))
@@ -98,15 +108,27 @@ def _described(kind: str, radius: float, share: NDArray[np.float32]) -> dict[str
         "radius_km": radius,
     }
     name = f"{kind}_probability"
-    return {
-        name: xr.Variable(_MAP, share[0], attributes),
-        f"{name}_in_window": xr.Variable(("window", *_MAP), share[1:], attributes),
+    arrays = {
+        name: xr.Variable(_MAP, share[0, 0], attributes),
+        f"{name}_in_window": xr.Variable(("window", *_MAP), share[0, 1:], attributes),
     }
+    if len(share) > 1:
+        windy = {
+            **attributes,
+            "long_name": f"{_LONG_NAMES[kind]} while its strongest 10 m wind is above the class",
+            "comment": INTENSITY_NOTE,
+        }
+        dims = ("wind_class", "window", *_MAP)
+        arrays[f"{name}_above_wind"] = xr.Variable(("wind_class", *_MAP), share[1:, 0], windy)
+        arrays[f"{name}_above_wind_in_window"] = xr.Variable(dims, share[1:, 1:], windy)
+    return arrays
 
 
 def _coordinates(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> dict[str, xr.Variable]:
     about = {"units": "h", "long_name": "lead at the start of the window"}
+    classes = {"units": "m s-1", "long_name": "10 m wind speed", "comment": INTENSITY_NOTE}
     return {
+        "wind_class": xr.Variable("wind_class", np.array(WIND_CLASSES), classes),
         "window": xr.Variable("window", starts, about),
         "window_end": xr.Variable("window", ends, {**about, "long_name": "lead at its end"}),
         "latitude": coordinate("latitude", LATITUDE),
@@ -122,25 +144,36 @@ def _hourly(track: pd.DataFrame) -> _Path:
     hours = np.arange(leads[0], leads[-1] + 1)
     between = np.stack([np.interp(hours, leads, axis) for axis in vectors.T], axis=-1)
     between /= np.linalg.norm(between, axis=-1, keepdims=True)
+    winds = np.interp(hours, leads, track.wind_max_ms.to_numpy())
     existing = track.category.iloc[0] == "existing"
-    return _Path(int(track.number.iloc[0]), bool(existing), hours, between)
+    return _Path(int(track.number.iloc[0]), bool(existing), hours, between, winds)
 
 
 def _visited(
-    paths: Sequence[_Path], tree: cKDTree, radius_km: float, windows: Sequence[tuple[int, int]]
-) -> NDArray[np.int64]:
-    """Members that come within the radius of each point in each window, (window, point)."""
+    paths: Sequence[_Path],
+    tree: cKDTree,
+    radius_km: float,
+    windows: Sequence[tuple[int, int]],
+    classes: Sequence[float],
+) -> NDArray[np.int32]:
+    """Members that come within the radius of each point, (1 + class, window, point).
+
+    The first row counts at any wind, the others only while it is above the class.
+    """
     chord = 2 * np.sin(np.deg2rad(radius_km / KM_PER_DEGREE) / 2)
-    counts = np.zeros((len(windows), tree.n), dtype=np.int64)
+    limits = np.array([-np.inf, *classes])
+    starts, ends = np.array(windows).T
+    counts = np.zeros((limits.size, len(windows), tree.n), dtype=np.int32)
     for number in sorted({path.number for path in paths}):
         hits = np.zeros(counts.shape, dtype=bool)
         for path in paths:
             if path.number == number:
                 near = tree.query_ball_point(path.vectors, chord)
-                for hour, points in zip(path.hours.tolist(), near, strict=True):
-                    for index, (start, end) in enumerate(windows):
-                        if start <= hour <= end:
-                            hits[index, points] = True
+                for hour, wind, points in zip(path.hours, path.winds, near, strict=True):
+                    within = np.flatnonzero((starts <= hour) & (hour <= ends))
+                    for row in range(int(np.searchsorted(limits, wind))):
+                        for index in within:
+                            hits[row, index, points] = True
         counts += hits
     return counts
 
@@ -178,5 +211,5 @@ def plumes(table: pd.DataFrame, lead_hours: Sequence[int]) -> xr.Dataset:
             "lead_hours": ("lead_hours", np.asarray(lead_hours), {"units": "h"}),
             "quantile": np.array(PLUME_QUANTILES),
         },
-        attrs={"Conventions": "CF-1.11", "title": "Plumes of tropical cyclones"},
+        attrs={"Conventions": "CF-1.11", "title": "Plumes of tropical cyclones", **note},
     )

@@ -1,20 +1,24 @@
 """The versioned table of tracker thresholds, each with its reason.
 
 All intensities are grid-scale values at 1.5 degrees: inner cores are not resolved, and winds and
-depths are far weaker than a best track's. A change of any number is a new version.
+depths are far weaker than a best track's. A change of any number is a new version, and the old ones
+stay, so that a season can be tracked again as it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-TRACKER_VERSION = "1"
+TRACKER_VERSION = "1"  # the newest of TRACKER_VERSIONS
 INTENSITY_NOTE = "grid-scale intensity at 1.5 degrees, not a best-track intensity"
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """Numbers of the tracker; distances in degrees of arc unless the name says km."""
+
+    version: str = TRACKER_VERSION
 
     # Candidates. 200 Pa and 5.5 degrees: Ullrich et al. (2021). Continuing a track, 150 Pa: weak
     # phases drop out at 200 Pa on this grid.
@@ -54,4 +58,5 @@ class Thresholds:
     same_system_points: int = 4
 
 
-DEFAULT_THRESHOLDS = Thresholds()
+TRACKER_VERSIONS: Mapping[str, Thresholds] = {table.version: table for table in (Thresholds(),)}
+DEFAULT_THRESHOLDS = TRACKER_VERSIONS[TRACKER_VERSION]

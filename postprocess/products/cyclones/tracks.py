@@ -15,7 +15,7 @@ from mosaic_core.contract.errors import DataError
 from postprocess.products.cyclones.basins import basin_of
 from postprocess.products.cyclones.centres import Centres
 from postprocess.products.cyclones.linking import Track
-from postprocess.products.cyclones.thresholds import TRACKER_VERSION, Thresholds
+from postprocess.products.cyclones.thresholds import Thresholds
 
 TRACK_COLUMNS: Mapping[str, str] = {
     "track_id": "str",
@@ -116,7 +116,7 @@ def kept(track: Track, run: Run, t: Thresholds) -> bool:
 def tracks_table(tracks: Mapping[int, Sequence[Track]], run: Run, t: Thresholds) -> pd.DataFrame:
     """The table of the kept tracks of every member (by number), without system ids."""
     rows = [
-        _rows(f"{number:02d}-{order:03d}", number, track, run)
+        _rows(f"{number:02d}-{order:03d}", number, track, run).assign(tracker_version=t.version)
         for number, own in sorted(tracks.items())
         for order, track in enumerate(track for track in own if kept(track, run, t))
     ]
@@ -139,7 +139,6 @@ def _rows(track_id: str, number: int, track: Track, run: Run) -> pd.DataFrame:
     return table.assign(
         track_id=track_id, system_id="", storm_id="", storm_name="", number=number, basin=name,
         init_time=start, category="existing" if track.leads[0] == 0 else "genesis",
-        tracker_version=TRACKER_VERSION,
     )  # fmt: skip
 
 

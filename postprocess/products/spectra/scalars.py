@@ -12,10 +12,10 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.grid import LATITUDE
 from mosaic_core.contract.variables import channel
+from postprocess.products.requests import ProductRequest
 from postprocess.products.spectra.energy import operator, variance, zonal_power
 from postprocess.products.stream import SameRun, coordinate, forecast_coordinates, plane
 
-DEFAULT_SCALARS = ("geopotential_500", "temperature_850", "specific_humidity_700")
 ZONAL_BAND = (30.0, 60.0)  # degrees from the equator, the band of WeatherBench 2's figures
 
 
@@ -30,7 +30,7 @@ class ScalarSpectra:
 
     name = "scalar_spectra"
 
-    def __init__(self, scalars: Sequence[str] = DEFAULT_SCALARS) -> None:
+    def __init__(self, scalars: Sequence[str] = ProductRequest.spectra_scalars) -> None:
         self._scalars = tuple(channel(name).name for name in scalars)
         self._run = SameRun()
         self._numbers: tuple[int, ...] = ()

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.schema import ArraySchema, DatasetSchema
+from postprocess.products.requests import ProductRequest
 from postprocess.products.spectra.energy import kinetic_energy, operator
 from postprocess.products.stream import SameRun, coordinate, forecast_coordinates, plane
 
-DEFAULT_LEVELS = (200, 500, 850)
 BANDS = ((1, 20), (21, 60), (61, 90), (91, 119))
 SURFACE = "10m"
 
@@ -55,7 +55,9 @@ class KineticEnergySpectra:
 
     name = "spectra"
 
-    def __init__(self, levels: Sequence[int] = DEFAULT_LEVELS, *, surface: bool = True) -> None:
+    def __init__(
+        self, levels: Sequence[int] = ProductRequest.spectra_levels, *, surface: bool = True
+    ) -> None:
         self._levels = tuple(sorted(levels))
         self._surface = surface
         self._run = SameRun()

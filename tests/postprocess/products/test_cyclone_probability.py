@@ -61,6 +61,23 @@ def test_two_tracks_of_one_member_count_once():
     assert found.strike_probability.max() == 0.5
 
 
+def test_activity_above_a_wind_needs_that_wind_there_and_then():
+    table = track("a", 0, [0, 48], [10.0, 10.0], [170.0, 180.0])
+    table["wind_max_ms"] = [10.0, 34.0]
+    found = probabilities(table, 2, 96)
+    assert found.wind_class.values.tolist() == [8.0, 17.0, 32.0]
+    start, end = {"latitude": 10, "longitude": 170}, {"latitude": 10, "longitude": 180}
+    windy = found.activity_probability_above_wind
+    assert windy.sel(start).values.tolist() == [0.5, 0, 0]
+    assert windy.sel(end).values.tolist() == [0.5, 0.5, 0.5]
+    # 17 m s-1 is passed at hour 14, 32 m s-1 at hour 44: 300 km are 2.7 degrees.
+    assert windy.sel(latitude=10, longitude=175).values.tolist() == [0.5, 0.5, 0]
+    late = found.activity_probability_above_wind_in_window.sel(window=48, **end)
+    assert late.values.tolist() == [0.5, 0.5, 0.5]
+    np.testing.assert_array_equal(windy.sel(wind_class=8), found.activity_probability)
+    assert "1.5 degrees" in windy.attrs["comment"]
+
+
 def test_genesis_counts_for_activity_only():
     table = track("a", 0, [24, 30], [10.0, 10.5], [170.0, 169.0], category="genesis")
     found = probabilities(table, 2, 48)

@@ -7,13 +7,14 @@ import pytest
 
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
-from postprocess.products.exceedance import Event, ExceedanceProbabilities
+from postprocess.products.exceedance import ExceedanceProbabilities
+from postprocess.products.requests import Event
 
 CHANNELS = ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind")
 INIT = np.datetime64("2026-01-01T00", "ns")
 EVENTS = (
-    Event("2m_temperature", None, "below", (0.0,), "degC"),
-    Event("10m_wind_speed", None, "above", (10.0, 20.0), "m s-1"),
+    Event("2m_temperature", "below", (0.0,), "degC"),
+    Event("10m_wind_speed", "above", (10.0, 20.0), "m s-1"),
 )
 
 
@@ -93,10 +94,11 @@ def test_a_forecast_without_a_whole_window_has_none(leads):
 
 
 def test_bad_input_is_named(leads):
-    wrong = ExceedanceProbabilities([Event("2m_temperature", None, "above", (30.0,), "m s-1")])
     with pytest.raises(InputError, match="thresholds in 'm s-1' for a quantity in 'K'"):
-        wrong.update(step(0, leads[0]))
-    absent = ExceedanceProbabilities([Event("wind_speed", 850, "above", (20.0,), "m s-1")])
+        Event("2m_temperature", "above", (30.0,), "m s-1")
+    absent = ExceedanceProbabilities(
+        [Event("wind_speed", "above", (20.0,), "m s-1", level_hpa=850)]
+    )
     with pytest.raises(StoreError, match="no wind_speed at 850 hPa"):
         absent.update(step(0, leads[0]))
     with pytest.raises(InputError, match="all thresholds of a quantity and side in one"):

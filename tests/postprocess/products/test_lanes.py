@@ -44,7 +44,10 @@ def test_every_consumer_sees_every_step_in_order_as_it_was_given(lanes):
     seen: dict[str, list[float]] = {"a": [], "b": []}
     work = lanes(
         unchanged,
-        {name: lambda s, own=own: own.append(s.fields.mean()) for name, own in seen.items()},
+        {
+            "a": [lambda s: seen["a"].append(s.fields.mean())],
+            "b": [lambda s: seen["b"].append(s.fields.mean())],
+        },
     )
     for number in range(40):
         given = step(number)

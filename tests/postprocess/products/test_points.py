@@ -8,7 +8,8 @@ import pytest
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
-from postprocess.products.points import PointSeries, Station, bilinear
+from postprocess.products.points import PointSeries, bilinear
+from postprocess.products.requests import Station
 
 INIT = np.datetime64("2026-01-01T00", "ns")
 CHANNELS = ("2m_temperature",)
