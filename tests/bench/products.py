@@ -1,12 +1,13 @@
 """CPU seconds of the products of a full cycle, beside other libraries where they are installed.
 
-    python tests/bench/products.py [--members 24] [--leads 40] [--parts spectra,cyclones,suite]
-                                   [--device cuda]
+    python tests/bench/products.py [--members 24] [--leads 40] [--device cuda]
+                                   [--parts spectra,cyclones,suite,memory]
 
 `spectra`: members x leads x 4 levels of (u, v), extrapolated from a sample of the fields, own
 operator in float32 and float64, its torch twin (on --device), ducc0, pyshtools (degree 59 only),
 torch-harmonics. `cyclones`: node search, evidence and linking of all members. `suite`: every
 product of a whole cycle from the made-up atmosphere, share of each, peak memory above the stream.
+`memory`: products and forecast store of eight leads together, peak memory above the stream.
 Seconds are process CPU time, best of three for the libraries. Prints a table and writes
 tests/bench/results/products.json (products_cuda.json with --device cuda).
 """
@@ -257,6 +258,31 @@ def suite(members: int, leads: int) -> dict[str, float]:
     return rows
 
 
+def memory(members: int, leads: int) -> dict[str, float]:
+    """Peak memory of what the flow does with a stream, without the model that makes it.
+
+    Run alone: the peak is that of the process since it started.
+    """
+    from postprocess.products.suite import ProductOptions, ProductSuite
+    from postprocess.store import ForecastWriter
+    from tests.postprocess.store.made_up import spec, steps
+
+    made_up = spec(members, min(leads, 8) + 1)
+    for _, _ in zip(range(2), steps(made_up), strict=False):
+        pass
+    before = peak_mib()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = ProductOptions(enforce_health=False, rounding="default")
+        with ProductSuite(folder, options) as suite:
+            with ForecastWriter(folder / "forecast.zarr", made_up) as writer:
+                for step in steps(made_up):
+                    writer.write(step)
+                    suite.update(step)
+            suite.finish({})
+    return {"peak memory of products and store above the stream, MiB": peak_mib() - before}
+
+
 def _time_each(made: Any) -> dict[str, float]:
     """Clocks of every thread of a suite: filled while it works."""
     spent: dict[str, float] = {}
@@ -299,13 +325,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--leads", type=int, default=40)
-    parser.add_argument("--parts", default="spectra,cyclones,suite")
+    parser.add_argument("--parts", default="spectra,cyclones,suite,memory")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, float]]] = {
         "spectra": lambda: spectra(options.members * options.leads * LEVELS, options.device),
         "cyclones": lambda: cyclones(options.members, options.leads),
         "suite": lambda: suite(options.members, options.leads),
+        "memory": lambda: memory(options.members, options.leads),
     }
     suffix = "" if options.device == "cpu" else f"_{options.device}"
     path = RESULTS / f"products{suffix}.json"

@@ -80,6 +80,8 @@ def csv_text(table: pd.DataFrame) -> str:
 
 def _parquet(table: pd.DataFrame) -> bytes:
     content = io.BytesIO()
+    table = table.copy(deep=False)
+    table.attrs = {"comment": INTENSITY_NOTE}
     table.to_parquet(content, engine="pyarrow", index=False)
     return content.getvalue()
 

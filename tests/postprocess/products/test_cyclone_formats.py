@@ -51,6 +51,14 @@ def test_parquet_and_csv_come_back(table, tmp_path):
     pd.testing.assert_frame_equal(from_text, table, rtol=1e-8)
 
 
+def test_intensities_say_what_they_are(table, tmp_path):
+    write_tracks(table, tmp_path)
+    assert "1.5 degrees" in pd.read_parquet(tmp_path / "tracks.parquet").attrs["comment"]
+    assert "1.5 degrees" in json.loads((tmp_path / "tracks.geojson").read_text())["note"]
+    with xr.open_dataset(tmp_path / "tracks.nc", engine="netcdf4") as found:
+        assert "1.5 degrees" in found.attrs["comment"]
+
+
 def test_geojson_cuts_lines_at_the_antimeridian(table, tmp_path):
     write_tracks(table, tmp_path)
     document = json.loads((tmp_path / "tracks.geojson").read_text())
