@@ -143,10 +143,15 @@ def _stream_into_stores(run: EnsembleRun, advance: Advance, finishing: Finishing
             writer.annotate(member_health=health)
         with finishing():
             write_points(store, run.folder / "points.zarr", spec)
-            attributes = {**spec.attributes(), "member_health": health}
+            attributes = {**spec.attributes(), "member_health": health, **_notice(run.settings)}
             write_product(run.folder / "initial_state.zarr", run.state, attributes)
             products.finish(attributes)
             draw_figures(run.folder, run.cycle, run.settings)
+
+
+def _notice(settings: Settings) -> dict[str, str]:
+    """For products, whose comments are their own."""
+    return {"notice": settings.notice} if settings.notice else {}
 
 
 def product_options(run: EnsembleRun) -> ProductOptions:

@@ -9,9 +9,19 @@ from matplotlib.figure import Figure
 
 from mosaic_core.contract.errors import InputError
 from postprocess.plots.coastlines import around, draw_coastlines
-from postprocess.plots.style import COLOURS, Shown, Stamp, new_figure, shown
+from postprocess.plots.style import COLOURS, GREY, Shown, Stamp, new_figure, shown
 
 Extent = tuple[float, float, float, float]
+
+# By the last word of a scalar coordinate's name.
+_SELECTED = {
+    "level": "at {0:g} hPa",
+    "quantile": "quantile {0:g}",
+    "threshold": "{0:g} {1}",
+    "class": "{0:g} {1}",
+    "window": "window of +{0:g} h",
+    "number": "member {0}",
+}
 
 
 def map_figure(
@@ -47,9 +57,14 @@ def map_figure(
 
 
 def title_of(field: xr.DataArray) -> str:
-    """The long name, with the pressure level where there is one."""
+    """The long name, and what was selected of level, quantile, threshold, class, window, member."""
     name = str(field.attrs.get("long_name", field.name))
-    return f"{name} at {int(field.level)} hPa" if "level" in field.coords else name
+    parts = [name[:1].upper() + name[1:]]
+    for coordinate, value in field.coords.items():
+        said = _SELECTED.get(str(coordinate).rpartition("_")[2])
+        if said is not None and value.ndim == 0:
+            parts.append(said.format(value.item(), value.attrs.get("units", "")))
+    return ", ".join(parts).replace(", at ", " at ")
 
 
 def _draw(figure: Figure, axes: Axes, field: xr.DataArray, look: Shown, centre: float) -> None:
@@ -109,4 +124,5 @@ def spaghetti_figure(
     draw_coastlines(axes, centre)
     axes.set_xlim(centre - 180, centre + 180)
     axes.set_ylim(-90, 90)
+    axes.set_xlabel("black: ensemble mean; colours: members", fontsize=7, color=GREY)
     return figure

@@ -15,6 +15,7 @@ from mosaic_core.contract.errors import InputError
 from postprocess.plots.style import Stamp
 from postprocess.products.cyclones.formats import read_tracks
 from postprocess.products.grids import open_any, selected
+from postprocess.provenance import FIXED_ATTRIBUTES
 
 _HOUR = np.timedelta64(1, "h")
 
@@ -59,13 +60,19 @@ def tracks_of(path: Path, banner: str = "") -> tuple[pd.DataFrame, Stamp]:
 
 
 def stamp_of(dataset: xr.Dataset, banner: str = "") -> Stamp:
-    """Cycle from init_time; the source line from the attributes; the store's own notice warns."""
+    """Cycle from init_time; the source line from the attributes; the store's own notice warns.
+
+    The notice of a forecast store is its comment; products have comments of their own.
+    """
     cycle = "unknown cycle"
     if "init_time" in dataset.coords:
         first = dataset.init_time.values.reshape(-1)[0].astype("datetime64[ns]")
         cycle = Cycle.from_datetime64(first).label
-    parts = ["Mosaic", str(dataset.attrs.get("variant", ""))]
-    if "number" in dataset.dims:
-        parts.append(f"{dataset.sizes['number']} members")
-    source = " ".join(part for part in parts if part)
-    return Stamp(cycle, source, banner or str(dataset.attrs.get("notice", "")))
+    attrs = dataset.attrs
+    parts = ["Mosaic", str(attrs.get("model_variant", ""))]
+    members = dataset.sizes.get("number", attrs.get("members"))
+    if members is not None:
+        parts.append(f"{members} members")
+    is_forecast = attrs.get("title") == FIXED_ATTRIBUTES["title"]
+    own = attrs.get("notice", attrs.get("comment", "") if is_forecast else "")
+    return Stamp(cycle, " ".join(part for part in parts if part), banner or str(own))

@@ -21,6 +21,7 @@ from mosaic_core.contract.grid import STANDARD_GRAVITY
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GREY = "#6b6b6b"
 DPI = 110
+_TITLE_LETTERS = 8.0  # an inch of width holds so many letters of a title of 12 points
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,22 @@ _SHOWN = {
     "eastward_wind": Shown("m s⁻¹", colours="PuOr_r", diverging=True),
     "northward_wind": Shown("m s⁻¹", colours="PuOr_r", diverging=True),
     "lagrangian_tendency_of_air_pressure": Shown("Pa s⁻¹", colours="PuOr_r", diverging=True),
-    "wind_speed": Shown("m s⁻¹", colours="magma"),
+    "wind_speed": Shown("m s⁻¹", colours="magma_r"),
 }
+_PROBABILITY = Shown("% of members", lambda share: 100 * share, "cividis_r")
 _SPREAD_FACTOR = {"°C": 1.0, "hPa": 0.01, "gpdm": 0.1 / STANDARD_GRAVITY, "g kg⁻¹": 1000.0}
 
 
 def shown(field: xr.DataArray) -> Shown:
     """How to draw a field, from its standard name; differences and spreads lose their offset."""
     base = _SHOWN.get(str(field.attrs.get("standard_name", "")))
+    if str(field.attrs.get("long_name", "")).startswith("share of members"):
+        return _PROBABILITY
     if base is None:
         return Shown(str(field.attrs.get("units", "")))
     if "standard_deviation" in str(field.attrs.get("cell_methods", "")):
         factor = _SPREAD_FACTOR.get(base.unit, 1.0)
-        return Shown(base.unit, lambda values: values * factor, "magma")
+        return Shown(base.unit, lambda values: values * factor, "magma_r")
     return base
 
 
@@ -88,7 +92,8 @@ class Stamp:
 def new_figure(width: float, height: float, title: str, line: str, stamp: Stamp) -> Figure:
     """A figure (inches) with title, stamp line and banner; axes are the caller's."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    size = min(12.0, 12.0 * _TITLE_LETTERS * width / max(len(title), 1))
+    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=size, fontweight="bold")
     figure.text(0.01, 1 - 0.36 / height, line, ha="left", va="top", fontsize=8.5, color=GREY)
     if stamp.banner:
         figure.text(

@@ -8,8 +8,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from postprocess.plots.coastlines import around, draw_coastlines, unbroken
+from postprocess.plots.maps import title_of
 from postprocess.plots.series import draw_quantiles
 from postprocess.plots.style import COLOURS, GREY, Stamp, new_figure
 from postprocess.products.cyclones.thresholds import INTENSITY_NOTE
@@ -70,8 +72,7 @@ def strike_figure(probability: xr.DataArray, stamp: Stamp, *, centre: float = 18
 
     `probability` is a share from 0 to 1 with a long_name.
     """
-    title = str(probability.attrs.get("long_name", "probability")).capitalize()
-    figure = new_figure(9.5, 4.4, title, stamp.line(), stamp)
+    figure = new_figure(9.5, 4.4, title_of(probability), stamp.line(), stamp)
     axes = figure.add_subplot()
     x = around(probability.longitude.values, centre)
     order = np.argsort(x)
@@ -107,6 +108,7 @@ def plume_figure(plume: xr.Dataset, stamp: Stamp) -> Figure:
         axes.set_ylabel(label, fontsize=8)
         axes.grid(alpha=0.3, linewidth=0.4)
     alive.bar(hours, plume.members_alive.values, width=4.5, color=GREY)
+    alive.yaxis.set_major_locator(MaxNLocator(integer=True))
     alive.set_ylabel("members\nalive", fontsize=8)
     alive.set_xlabel("hours since the initial time")
     return figure

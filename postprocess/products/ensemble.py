@@ -200,7 +200,7 @@ class EnsembleStatistics:
         if self._rounding != "none":
             info = quantization_array()["attributes"]
             coords[QUANTIZATION] = xr.Variable((), np.int32(0), info)
-        attrs = {"Conventions": "CF-1.11", "title": "Ensemble statistics"}
+        attrs = {"Conventions": "CF-1.12", "title": "Ensemble statistics"}
         number = xr.Variable("lead_time", counts, attributes)
         return xr.Dataset({"number_of_members": number}, coords=coords, attrs=attrs)
 

@@ -96,7 +96,7 @@ class ExceedanceProbabilities:
             coords[f"{event.name}_threshold"] = _threshold_coordinate(event, first)
         counts = np.array([len(step.numbers) for step in self._steps], dtype=np.int32)
         arrays["number_of_members"] = xr.Variable("lead_time", counts, {"units": "1"})
-        attrs = {"Conventions": "CF-1.11", "title": "Probabilities of events"}
+        attrs = {"Conventions": "CF-1.12", "title": "Probabilities of events"}
         dataset = xr.Dataset(arrays, coords=coords, attrs=attrs)
         return exceedance_schema(self._events).validate(dataset, where=self.name)
 

@@ -112,7 +112,7 @@ class PointSeries:
         alive = np.isfinite(values[0, 0]).sum(0).astype(np.int32)
         arrays["number_of_members"] = xr.Variable("lead_time", alive, {"units": "1"})
         attrs = {
-            "Conventions": "CF-1.11",
+            "Conventions": "CF-1.12",
             "title": "Point series",
             "comment": "bilinear values of the 1.5 degree grid, not corrected for height or coast",
         }

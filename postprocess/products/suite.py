@@ -30,7 +30,7 @@ from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
 from postprocess.products.spectra.scalars import ScalarSpectra
 from postprocess.products.spectra.stream import KineticEnergySpectra
 from postprocess.products.stored import copy_as_stored
-from postprocess.products.stream import StreamProduct
+from postprocess.products.stream import StreamProduct, forecast_coordinates
 
 PRODUCTS = (
     "ensemble", "probabilities", "meteograms", "spectra", "scalar_spectra", "cyclones", "health",
@@ -94,6 +94,7 @@ class ProductSuite:
             self._shared_out(),
         )
         self._started_with: tuple[int, ...] = ()
+        self._init_time: np.datetime64 = np.datetime64("NaT")
         self._lead_hours: list[int] = []
 
     def __enter__(self) -> Self:
@@ -117,6 +118,7 @@ class ProductSuite:
                 remedy="give a forecast with more members",
             )
         self._lanes.feed(step)
+        self._init_time = step.init_time
         self._lead_hours.append(int(step.lead_time / np.timedelta64(1, "h")))
 
     def finish(self, attributes: Mapping[str, Any]) -> list[Path]:
@@ -197,7 +199,8 @@ class ProductSuite:
             ("plumes", plumes(tracks, self._lead_hours)),
         ):
             path = self._folder / f"{name}.zarr"
-            write_product(path, dataset, attributes)
+            started = forecast_coordinates(self._init_time, [])["init_time"]
+            write_product(path, dataset.assign_coords(init_time=started), attributes)
             written.append(path)
         return written
 

@@ -151,7 +151,7 @@ def ragged(table: pd.DataFrame) -> xr.Dataset:
     counts = ordered.groupby("track_id", sort=True).size()
     dataset = xr.Dataset(
         attrs={
-            "Conventions": "CF-1.11",
+            "Conventions": "CF-1.12",
             "featureType": "trajectory",
             "title": "Tropical-cyclone tracks",
             "comment": INTENSITY_NOTE,

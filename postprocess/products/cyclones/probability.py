@@ -93,7 +93,7 @@ def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr
     arrays["number_of_members"] = xr.Variable((), np.int32(members), {"units": "1"})
     dataset = xr.Dataset(arrays, coords=_coordinates(starts, ends))
     dataset.attrs = {
-        "Conventions": "CF-1.11",
+        "Conventions": "CF-1.12",
         "title": "Tropical-cyclone strike and activity probability",
         "comment": INTENSITY_NOTE,
         "tracker_version": TRACKER_VERSION,
@@ -115,7 +115,7 @@ def _described(kind: str, radius: float, share: NDArray[np.float32]) -> dict[str
     if len(share) > 1:
         windy = {
             **attributes,
-            "long_name": f"{_LONG_NAMES[kind]} while its strongest 10 m wind is above the class",
+            "long_name": f"{_LONG_NAMES[kind]}, wind above the class",
             "comment": INTENSITY_NOTE,
         }
         dims = ("wind_class", "window", *_MAP)
@@ -211,5 +211,5 @@ def plumes(table: pd.DataFrame, lead_hours: Sequence[int]) -> xr.Dataset:
             "lead_hours": ("lead_hours", np.asarray(lead_hours), {"units": "h"}),
             "quantile": np.array(PLUME_QUANTILES),
         },
-        attrs={"Conventions": "CF-1.11", "title": "Plumes of tropical cyclones", **note},
+        attrs={"Conventions": "CF-1.12", "title": "Plumes of tropical cyclones", **note},
     )

@@ -125,7 +125,7 @@ def _dataset(
         arrays,
         coords={**coords, "degree": ("degree", degree, attributes)},
         attrs={
-            "Conventions": "CF-1.11",
+            "Conventions": "CF-1.12",
             "title": f"Kinetic-energy spectra of {names[0]}, {names[1]}",
             "comment": "The sum of ke_rot and ke_div over degrees is the area-mean kinetic energy.",
         },

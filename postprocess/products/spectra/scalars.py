@@ -70,7 +70,7 @@ class ScalarSpectra:
         dataset = dataset.assign_coords(
             {dim: np.arange(dataset.sizes[dim]) for dim in ("degree", "zonal_wavenumber")}
         )
-        dataset.attrs = {"Conventions": "CF-1.11", "title": "Spectra of scalar fields"}
+        dataset.attrs = {"Conventions": "CF-1.12", "title": "Spectra of scalar fields"}
         return dataset
 
     def _keep(self, name: str, values: NDArray[np.float32], numbers: tuple[int, ...]) -> None:

@@ -103,7 +103,7 @@ class KineticEnergySpectra:
         coords["degree"] = xr.Variable(
             "degree", np.arange(energies.shape[-1]), {"long_name": "total wavenumber", "units": "1"}
         )
-        attributes = {"Conventions": "CF-1.11", "title": "Kinetic-energy spectra", "comment": _NOTE}
+        attributes = {"Conventions": "CF-1.12", "title": "Kinetic-energy spectra", "comment": _NOTE}
         dataset = xr.Dataset(arrays, coords=coords, attrs=attributes)
         schema = spectra_schema(levels=bool(planes), surface=self._surface)
         return with_band_ratios(schema.validate(dataset, where="spectra product"))

@@ -140,6 +140,20 @@ def test_units_are_on_the_figures():
     assert "valid 2026-09-01 06:00 UTC" in texts(FIGURES["map"]())
 
 
+def test_titles_say_what_was_selected_and_fit():
+    found = probabilities(tracks(), 3, 12)
+    windy = strike_figure(found.activity_probability_above_wind.sel(wind_class=17), STAMP)
+    assert "any tropical cyclone within 300 km, wind above the class, 17 m s-1" in texts(windy)
+    quantile = field("geopotential", "m2 s-2").assign_coords(quantile=0.9, level=500)
+    assert "A field, quantile 0.9 at 500 hPa" in texts(map_figure(quantile, STAMP))
+    share = field("wind_speed", "1", long_name="share of members with a wind")
+    assert "% of members" in texts(map_figure(share, STAMP))
+    figure = map_figure(quantile, STAMP, title="A title " * 14)
+    figure.canvas.draw()
+    box = figure.get_suptitle() and figure._suptitle.get_window_extent()
+    assert box.x1 < figure.bbox.width
+
+
 def test_intensity_note_is_on_every_cyclone_figure():
     for name in ("tracks", "strike", "plume"):
         assert "grid-scale intensity at 1.5 degrees" in texts(FIGURES[name]())
