@@ -48,7 +48,7 @@ _SHOWN = {
     "lagrangian_tendency_of_air_pressure": Shown("Pa s⁻¹", colours="PuOr_r", diverging=True),
     "wind_speed": Shown("m s⁻¹", colours="magma_r"),
 }
-_PROBABILITY = Shown("% of members", lambda share: 100 * share, "cividis_r")
+_PROBABILITY = Shown("% of members", lambda share: 100 * share, "Blues")
 _SPREAD_FACTOR = {"°C": 1.0, "hPa": 0.01, "gpdm": 0.1 / STANDARD_GRAVITY, "g kg⁻¹": 1000.0}
 
 
@@ -93,7 +93,10 @@ def new_figure(width: float, height: float, title: str, line: str, stamp: Stamp)
     """A figure (inches) with title, stamp line and banner; axes are the caller's."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     size = min(12.0, 12.0 * _TITLE_LETTERS * width / max(len(title), 1))
-    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=size, fontweight="bold")
+    figure.suptitle("\n", fontsize=12, linespacing=1.5)  # room for the two lines at the top
+    figure.text(
+        0.01, 1 - 0.1 / height, title, ha="left", va="top", fontsize=size, fontweight="bold"
+    )
     figure.text(0.01, 1 - 0.36 / height, line, ha="left", va="top", fontsize=8.5, color=GREY)
     if stamp.banner:
         figure.text(

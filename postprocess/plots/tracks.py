@@ -26,7 +26,7 @@ def tracks_figure(tracks: pd.DataFrame, stamp: Stamp, *, centre: float = 180.0) 
     """
     systems = sorted(tracks.system_id.unique().tolist())
     title = f"Tropical-cyclone tracks: {len(systems)} systems"
-    figure = new_figure(9.5, 4.4, title, stamp.line(), stamp)
+    figure = new_figure(9.5, 4.8, title, stamp.line(), stamp)
     axes = figure.add_subplot()
     draw_coastlines(axes, centre)
     handles = []
@@ -72,7 +72,7 @@ def strike_figure(probability: xr.DataArray, stamp: Stamp, *, centre: float = 18
 
     `probability` is a share from 0 to 1 with a long_name.
     """
-    figure = new_figure(9.5, 4.4, title_of(probability), stamp.line(), stamp)
+    figure = new_figure(9.5, 4.8, title_of(probability), stamp.line(), stamp)
     axes = figure.add_subplot()
     x = around(probability.longitude.values, centre)
     order = np.argsort(x)

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.axis import Tick
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from mosaic_core.contract.errors import InputError
@@ -125,6 +127,20 @@ def test_figure_is_drawn_with_cycle_and_banner(name, tmp_path):
     assert height >= 350
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_cut_off(name):
+    figure = FIGURES[name]()
+    FigureCanvasAgg(figure).draw()
+    # Labels of ticks beyond the ends of an axis are not drawn.
+    ticks = {label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    for text in set(figure.findobj(Text)) - ticks:
+        box = text.get_window_extent()
+        if text.get_text().strip() and text.get_visible() and text.get_rotation() != 20:  # banner
+            inside = figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1
+            inside &= figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 + 1
+            assert inside, text
+
+
 def test_svg_is_drawn_and_repeats_to_the_bit(tmp_path):
     first = save(FIGURES["map"](), tmp_path / "a.svg").read_bytes()
     again = save(FIGURES["map"](), tmp_path / "b.svg").read_bytes()
@@ -149,9 +165,9 @@ def test_titles_say_what_was_selected_and_fit():
     share = field("wind_speed", "1", long_name="share of members with a wind")
     assert "% of members" in texts(map_figure(share, STAMP))
     figure = map_figure(quantile, STAMP, title="A title " * 14)
-    figure.canvas.draw()
-    box = figure.get_suptitle() and figure._suptitle.get_window_extent()
-    assert box.x1 < figure.bbox.width
+    FigureCanvasAgg(figure).draw()
+    title = next(found for found in figure.findobj(Text) if found.get_text().startswith("A title"))
+    assert title.get_window_extent().x1 < figure.bbox.width
 
 
 def test_intensity_note_is_on_every_cyclone_figure():
