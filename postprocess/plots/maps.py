@@ -13,13 +13,13 @@ from postprocess.plots.style import COLOURS, GREY, Shown, Stamp, new_figure, sho
 
 Extent = tuple[float, float, float, float]
 
-# By the last word of a scalar coordinate's name.
+# By the last word of a scalar coordinate's name: its value, units and long name.
 _SELECTED = {
     "level": "at {0:g} hPa",
     "quantile": "quantile {0:g}",
     "threshold": "{0:g} {1}",
     "class": "{0:g} {1}",
-    "window": "window of +{0:g} h",
+    "window": "{2} +{0:g} h",
     "number": "member {0}",
 }
 
@@ -63,7 +63,11 @@ def title_of(field: xr.DataArray) -> str:
     for coordinate, value in field.coords.items():
         said = _SELECTED.get(str(coordinate).rpartition("_")[2])
         if said is not None and value.ndim == 0:
-            parts.append(said.format(value.item(), value.attrs.get("units", "")))
+            about = value.attrs
+            told = said.format(
+                value.item(), about.get("units", ""), about.get("long_name", coordinate)
+            )
+            parts.append(told)
     return ", ".join(parts).replace(", at ", " at ")
 
 

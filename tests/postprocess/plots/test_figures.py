@@ -160,6 +160,8 @@ def test_titles_say_what_was_selected_and_fit():
     found = probabilities(tracks(), 3, 12)
     windy = strike_figure(found.activity_probability_above_wind.sel(wind_class=17), STAMP)
     assert "any tropical cyclone within 300 km, wind above the class, 17 m s-1" in texts(windy)
+    later = strike_figure(found.strike_probability_in_window.isel(window=0), STAMP)
+    assert "within 120 km, lead at the start of the window +0 h" in texts(later)
     quantile = field("geopotential", "m2 s-2").assign_coords(quantile=0.9, level=500)
     assert "A field, quantile 0.9 at 500 hPa" in texts(map_figure(quantile, STAMP))
     share = field("wind_speed", "1", long_name="share of members with a wind")
