@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,6 @@ class StoredArray:
     def is_maps(self) -> bool:
         """Whether these are float32 maps, stored as shards."""
         return self.values.dtype == np.float32 and self.dims[-2:] == _MAP_DIMS
-
-    def joined(self, parts: Sequence[StoredArray], dim: str) -> StoredArray:
-        """The same array with the values of `parts` along `dim`."""
-        values = np.concatenate([part.values for part in parts], axis=self.dims.index(dim))
-        return replace(self, values=values)
 
 
 def write_product(

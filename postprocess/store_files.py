@@ -61,13 +61,6 @@ def replace_store(partial: Path, path: Path) -> None:
     put_in_place(partial, path)
 
 
-def add_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Join `attributes` to those of the store at `path`, which win."""
-    root = path / ROOT_DOCUMENT
-    document = json.loads(root.read_bytes())
-    _write_json(root, {**document, "attributes": {**attributes, **document["attributes"]}})
-
-
 def _write_json(path: Path, document: Document) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, separators=(",", ":"), allow_nan=False))

@@ -30,7 +30,7 @@ from postprocess.layout import (
 )
 from postprocess.product_store import product_document, write_product
 from postprocess.shards import CODECS, encode_index, with_crc
-from postprocess.store_files import disk_errors, put_in_place, write_documents
+from postprocess.store_files import disk_errors, replace_store, write_documents
 
 _LEAD = "lead_time"
 _SINGLE = (_LEAD, "quantile")  # one of each in a chunk, with all levels: at most 1.5 MB
@@ -113,8 +113,7 @@ class GrowingStore:
                 folder.rename(self._partial / folder.name)
             self._shards.rmdir()
             write_documents(self._partial, document)
-            shutil.rmtree(self.path, ignore_errors=True)
-            put_in_place(self._partial, self.path)
+            replace_store(self._partial, self.path)
 
     def _extend(self, shard: Path, chunk: bytes) -> None:
         with disk_errors(self.path):

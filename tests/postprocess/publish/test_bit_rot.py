@@ -17,9 +17,9 @@ import pytest
 import xarray as xr
 
 from mosaic_core.contract.cycle import Cycle
-from postprocess.lead_store import LeadStore
 from postprocess.points import write_points
 from postprocess.product_store import write_product
+from postprocess.products.growing_store import GrowingStore, MapArray
 from postprocess.publish import publish, read_pointer
 from postprocess.read import open_published
 from postprocess.store import ForecastWriter
@@ -39,10 +39,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_points(staged / "forecast.zarr", staged / "points.zarr", spec)
     with xr.open_zarr(staged / "points.zarr", chunks=None) as points:
         mean = points[["2m_temperature"]].isel(init_time=0).mean("number").astype("float32")
-    series = LeadStore(staged / "ensemble.zarr")
-    for lead in range(len(spec.lead_times)):
-        series.append(mean.isel(lead_time=[lead]))
-    series.finish()
+    series, fields = GrowingStore(staged / "ensemble.zarr"), mean["2m_temperature"]
+    for field in fields.transpose("lead_time", "latitude", "longitude").values:
+        series.append("2m_temperature", np.ascontiguousarray(field))
+    shape = {dim: fields.sizes[dim] for dim in ("latitude", "longitude")}
+    maps = {"2m_temperature": MapArray(shape, fields.attrs)}
+    series.finish(maps, mean.drop_vars("2m_temperature"), spec.attributes())
     stations = mean.isel(latitude=[40, 80], longitude=7).assign_coords(
         station=("latitude", ["Reykjavík", "Nadi"])
     )
