@@ -22,13 +22,15 @@ FIGURE_NAMES = (
 def draw_figures(folder: Path, cycle: Cycle, settings: Settings) -> None:
     """Mean sea level pressure, 500 hPa geopotential, a spectrum and the tracks, as PNG.
 
-    The stores of the run lie in `folder`; the figures go to its sub-folder `figures`.
+    The stores of the run lie in `folder`; the figures go to its sub-folder `figures`, and what
+    the page in the browser draws with to `atlas`.
     """
     from postprocess.plots.maps import map_figure
     from postprocess.plots.spectrum import spectrum_figure
     from postprocess.plots.style import Stamp, save
     from postprocess.plots.tracks import tracks_figure
     from postprocess.products.cyclones.formats import read_tracks
+    from postprocess.viewer.atlas import write_atlas
 
     stamp = Stamp(
         cycle.label,
@@ -49,6 +51,7 @@ def draw_figures(folder: Path, cycle: Cycle, settings: Settings) -> None:
     )
     for name, figure in zip(FIGURE_NAMES, drawn, strict=True):
         save(figure, folder / FIGURES / name)
+    write_atlas(ensemble, folder)
 
 
 def _spectrum_level(spectra: xr.Dataset) -> int | None:

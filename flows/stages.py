@@ -30,9 +30,11 @@ from ingest.sources import Source, source_named
 from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError
+from postprocess.objects.root import open_root
 from postprocess.product_store import write_product
 from postprocess.publish import publish as publish_run
 from postprocess.publish import published_cycle
+from postprocess.viewer.site import write_viewer
 
 STATE = "initial_state.zarr"
 
@@ -194,6 +196,7 @@ def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) ->
     """Make a finished run visible, the pointer last; the address where readers find it."""
     with _recorded("publish", cycle, settings, report, f"publishing {cycle}"):
         pointer = publish_run(staged, settings.published, cycle=cycle, run_id=staged.name)
+        write_viewer(open_root(settings.published))
     shutil.rmtree(settings.staging / cycle.id, ignore_errors=True)
     return f"{settings.published}/{pointer.path}"
 

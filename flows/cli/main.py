@@ -27,6 +27,7 @@ COMMANDS = {
     "plot": ("flows.cli.products", "plot", "Figures of a run's stores, PNG or SVG."),
     "verify": ("flows.cli.scores", "verify", "Score forecasts against the analyses since then."),
     "scores": ("flows.cli.scores", "scores", "How good the forecasts of the last days were."),
+    "view": ("flows.cli.view", "view", "The page of a published folder, in a browser."),
     "catalog": ("flows.cli.publishing", "catalog", "What is published, when it came, how whole."),
     "verify-store": ("flows.cli.publishing", "verify_store", "A published run, object by object."),
     "rebuild": ("flows.cli.publishing", "rebuild", "Members of an old cycle again, to the bit."),

@@ -11,6 +11,9 @@ _TYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".webp": "image/webp",
     ".nc": "application/netcdf",
     ".parquet": "application/vnd.apache.parquet",
 }
