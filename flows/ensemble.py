@@ -60,6 +60,7 @@ class EnsembleRun:
             settings.variant,
             device=settings.device,
             batch_size=settings.batch_size,
+            precision=settings.precision,
         )
         name = run_id(cycle, settings, state, forecaster)
         return cls(cycle, state, forecaster, settings, name)

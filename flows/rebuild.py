@@ -51,7 +51,11 @@ def _stream(
 
     made = recipe.provenance
     forecaster = Forecaster.load(
-        weights, made.model_variant, device=device, batch_size=made.batch_size
+        weights,
+        made.model_variant,
+        device=device,
+        batch_size=made.batch_size,
+        precision="int8" if made.precision == "int8" else "float16",
     )
     if forecaster.weights_sha256 != made.weights_sha256:
         raise ModelError(

@@ -48,6 +48,9 @@ class Settings(BaseModel):
     lead_hours: int = Field(240, ge=6, le=360, description="length of the forecast in hours")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     batch_size: int | None = Field(None, ge=1, description="members at once; by default what fits")
+    precision: Literal["float16", "int8"] = Field(
+        "float16", description="matrices on a GPU: float16, or int8 for some (Hopper only)"
+    )
     mirrors: tuple[str, ...] = Field(
         ("ecmwf", "google", "aws"),
         min_length=1,

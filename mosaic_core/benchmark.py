@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.devices import forecast_on
 from mosaic_core.model.checkpoint import load_model, write_random_bundle
 from mosaic_core.model.config import ModelConfig, builtin_config
-from mosaic_core.model.fast import accelerated
+from mosaic_core.model.fast import FastEngine, accelerated
 from mosaic_core.model.fast_cost import step_flops
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.model.placement import placement
@@ -30,6 +31,8 @@ INIT_TIME = np.datetime64("2026-01-01T00", "ns")
 WAVES = 6  # of a made-up field: smooth, so that neighbours resemble each other
 MATRIX = 8192
 REPEATS = 20
+
+MakeEngine = Callable[[Mosaic, torch.device], FastEngine | None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class BenchReport:
     members: int
     steps: int
     batch_size: int
-    dtype: str
+    precision: str
     device: str
     gpus: int
     versions: dict[str, str]
@@ -77,6 +80,7 @@ def run_benchmark(
     device: str = "auto",
     gpus: int = 1,
     batch_size: int | None = None,
+    precision: str = "float16",
 ) -> BenchReport:
     """Load `variant` from the bundle `weights` and roll `members` out for `steps` steps.
 
@@ -89,10 +93,11 @@ def run_benchmark(
     places = [torch.device("cuda", index) for index in range(gpus)] if gpus > 1 else [place]
     config = builtin_config(variant)
     state = smooth_state(config)
-    first = _time_first_step(weights, variant, place, state, batch_size)
-    again = _time_first_step(weights, variant, place, state, batch_size)
+    make = partial(accelerated, batch_size=batch_size, precision=precision)
+    first = _time_first_step(weights, variant, place, state, make)
+    again = _time_first_step(weights, variant, place, state, make)
     model = load_model(weights, variant)
-    arrivals, batch, memory = _time_rollout(model, state, places, members, steps, batch_size)
+    arrivals, batch, memory = _time_rollout(model, state, places, members, steps, make)
     # Images come one step behind, the last one at once: steps 1 to the last but one are even.
     each = (arrivals[-2] - arrivals[1]) / (steps - 2) / members
     return BenchReport(
@@ -100,7 +105,7 @@ def run_benchmark(
         members=members,
         steps=steps,
         batch_size=batch,
-        dtype="float16" if place.type == "cuda" else "float32",
+        precision=precision if place.type == "cuda" else "float32",
         device=device_name(place),
         gpus=gpus,
         versions=versions(),
@@ -116,11 +121,11 @@ def run_benchmark(
 
 
 def _time_first_step(
-    weights: Path, variant: str, device: torch.device, state: xr.Dataset, batch: int | None
+    weights: Path, variant: str, device: torch.device, state: xr.Dataset, make: MakeEngine
 ) -> float:
     start = time.perf_counter()
     model = load_model(weights, variant)
-    for _ in _steps(model, state, [device], (0,), 1, batch)[0]:
+    for _ in _steps(model, state, [device], (0,), 1, make)[0]:
         pass
     return time.perf_counter() - start
 
@@ -131,14 +136,14 @@ def _time_rollout(
     devices: list[torch.device],
     members: int,
     steps: int,
-    batch: int | None,
+    make: MakeEngine,
 ) -> tuple[list[float], int, int]:
     """Arrival of every step in seconds after the call, members of a batch, peak memory."""
     gpus = [device for device in devices if device.type == "cuda"]
     for gpu in gpus:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(gpu)
-    warm, size, again = _steps(model, state, devices, range(members), 1, batch)
+    warm, size, again = _steps(model, state, devices, range(members), 1, make)
     for _ in warm:
         pass
     start = time.perf_counter()
@@ -153,16 +158,16 @@ def _steps(
     devices: list[torch.device],
     numbers: tuple[int, ...] | range,
     steps: int,
-    batch: int | None,
+    make: MakeEngine,
 ) -> tuple[Iterator[object], int, Callable[[int], Iterator[object]]]:
     """A rollout, the members of its batches, and how to start another with the same engines."""
-    made = [accelerated(model, device, batch_size=batch) for device in devices]
+    made = [make(model, device) for device in devices]
     engines = [engine for engine in made if engine is not None]
 
     def run(count: int) -> Iterator[object]:
         if engines:
             return forecast_on(engines, model, state, numbers=numbers, steps=count)
-        return forecast(model, state, numbers=numbers, steps=count, batch_size=batch)
+        return forecast(model, state, numbers=numbers, steps=count)
 
     return run(steps), (engines[0] if engines else model).batch_size, run
 

@@ -32,17 +32,27 @@ class Forecaster:
 
     @classmethod
     def load(
-        cls, weights: Path, variant: str, *, device: str = "auto", batch_size: int | None = None
+        cls,
+        weights: Path,
+        variant: str,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+        precision: str = "float16",
     ) -> Forecaster:
         """The model of a bundle on `device` (auto, cpu, cuda, cuda:N); without a number, members
         are split over all GPUs of one kind.
 
         `batch_size` members are computed at once: on a GPU by default as many as pay and fit,
-        on a CPU one. ModelError for unusable weights, device or memory.
+        on a CPU one. `precision` is that of the GPU's matrices, see
+        `mosaic_core.model.fast`. ModelError for unusable weights, device, precision or memory.
         """
         place, dtype = placement(device)
         model = load_model(weights, variant)
-        made = [accelerated(model, gpu, batch_size=batch_size) for gpu in devices_named(device)]
+        made = [
+            accelerated(model, gpu, batch_size=batch_size, precision=precision)
+            for gpu in devices_named(device)
+        ]
         engines = tuple(engine for engine in made if engine is not None)
         if not engines:
             model = model.to(device=place, dtype=dtype)
@@ -62,9 +72,10 @@ class Forecaster:
 
     @property
     def precision(self) -> str:
-        """Type of the arithmetic: float32, float16."""
-        runner = self.engines[0] if self.engines else self.model
-        return str(runner.dtype).removeprefix("torch.")
+        """Type of the arithmetic: float32, float16, or int8 where some of it is."""
+        if self.engines:
+            return self.engines[0].precision
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def device_name(self) -> str:

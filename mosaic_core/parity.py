@@ -56,11 +56,15 @@ class Deviation:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What `mosaic-ops model parity` prints; `rms_per_step` in the order of the steps."""
+    """What `mosaic-ops model parity` prints; `rms_per_step` in the order of the steps.
+
+    `runner` is what computed the trajectory: Mosaic, the network itself, or FastEngine.
+    """
 
     case: str
     device: str
     dtype: str
+    runner: str
     trajectory: Deviation
     rms_per_step: list[float]
     taps: dict[str, Deviation]
@@ -71,6 +75,7 @@ class ParityReport:
             "case": self.case,
             "device": self.device,
             "dtype": self.dtype,
+            "runner": self.runner,
             "trajectory": asdict(self.trajectory) | {"rms_per_step": self.rms_per_step},
             "taps": {name: asdict(deviation) for name, deviation in self.taps.items()},
         }
@@ -81,13 +86,14 @@ def run_parity(
     *,
     device: str = "cpu",
     dtype: str = "float32",
-    engine: Callable[[Mosaic], Engine] | None = None,
+    engine: Callable[[Mosaic, int], Engine] | None = None,
 ) -> ParityReport:
     """Run the golden case `case` (DIR/NAME, no suffix) and compare all that it holds.
 
-    `engine` makes the engine whose trajectory is compared; taps are always those of the module
-    of that name in the network itself, at the first step. ModelError names a missing file, array
-    or module, an array that does not fit the sizes, or an unusable device.
+    `engine` makes, for a number of members, the engine whose trajectory is compared (default: the
+    network itself); taps are always those of the module of that name in the network itself, at
+    the first step. ModelError names a missing file, array or module, an array that does not fit
+    the sizes, or an unusable device.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}", remedy=f"choose one of {', '.join(DTYPES)}")
@@ -96,16 +102,32 @@ def run_parity(
     model = _case_model(case, config, arrays).to(usable_device(device), DTYPES[dtype])
     taps = _compare_taps(model, arrays, str(case))
     reference = torch.from_numpy(arrays["trajectory"]).flatten(2, 3).transpose(0, 1)
-    states = _trajectory(model, arrays, len(reference), engine(model) if engine else model)
+    runner = engine(model, reference.shape[1]) if engine else model
+    states = _trajectory(model, arrays, len(reference), runner)
     ours = torch.stack([state.cpu() for state in states])
     return ParityReport(
         case=case.name,
         device=device,
         dtype=dtype,
+        runner=type(runner).__name__,
         trajectory=deviation(ours, reference),
         rms_per_step=[deviation(*pair).rms for pair in zip(ours, reference, strict=True)],
         taps=taps,
     )
+
+
+def fast_engine(
+    device: str, dtype: str, *, eight_bit: bool = False
+) -> Callable[[Mosaic, int], Engine]:
+    """An `engine` for `run_parity` that computes all members at once on `device` in `dtype`."""
+    from mosaic_core.model.fast import FastEngine
+
+    def make(model: Mosaic, members: int) -> Engine:
+        return FastEngine(
+            model, device, batch_size=members, dtype=DTYPES[dtype], eight_bit=eight_bit
+        )
+
+    return make
 
 
 def deviation(ours: Tensor, reference: Tensor) -> Deviation:

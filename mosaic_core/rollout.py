@@ -201,7 +201,8 @@ def _stream(
 ) -> Iterator[ForecastStep]:
     channels = model.config.variables
     if analysis is not None:
-        shared = analysis.expand(len(numbers), -1, -1, -1).cpu().numpy()
+        one = analysis.cpu().numpy()
+        shared = np.broadcast_to(one, (len(numbers), *one.shape[1:]))
         yield ForecastStep(init_time, 0, _lead_time(model, 0), numbers, channels, shared)
     for step, (fields, finite) in following:
         try:

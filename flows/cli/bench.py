@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N")
 @click.option("--gpus", default=1, show_default=True, help="Split the members over this many.")
 @click.option("--batch-size", type=int, help="Members at a time; by default what suits.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float16", "int8"]),
+    default="float16",
+    show_default=True,
+    help="Of matrices on a GPU.",
+)
 @click.option("--results", type=click.Path(path_type=Path), help="Also write the report here.")
 def bench(
     variant: str,
@@ -30,6 +37,7 @@ def bench(
     device: str,
     gpus: int,
     batch_size: int | None,
+    precision: str,
     results: Path | None,
 ) -> None:
     """Time a rollout from the initial state on the host to the last step on the host."""
@@ -46,6 +54,7 @@ def bench(
             device=device,
             gpus=gpus,
             batch_size=batch_size,
+            precision=precision,
         )
     if results:
         write_json_atomic(results, report.as_json())
@@ -59,6 +68,7 @@ def table(report: BenchReport) -> str:
         "device": f"{report.gpus} x {report.device}",
         "versions": ", ".join(f"{name} {value}" for name, value in report.versions.items()),
         "members x steps": f"{report.members} x {report.steps}, {report.batch_size} at a time",
+        "precision": report.precision,
         "ms per member-step": report.ms_per_member_step,
         "TFLOP/s": f"{report.tflops:.4g}",
         "share of a matmul": f"{report.share_of_matmul:.0%} of {report.matmul_tflops:.4g} TFLOP/s",

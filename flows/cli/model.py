@@ -30,11 +30,17 @@ def model() -> None:
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
 )
-def parity(case: Path, device: str, dtype: str) -> None:
-    """Compare the model with the golden case NAME in DIR; print one line of JSON."""
-    from mosaic_core.parity import run_parity
+@click.option("--int8", is_flag=True, help="Two maps of every block in 8 bits.")
+def parity(case: Path, device: str, dtype: str, int8: bool) -> None:
+    """Compare the model with the golden case NAME in DIR; print one line of JSON.
 
-    report = run_parity(case, device=device, dtype=dtype)
+    On a GPU, or with --int8, the forecast is the fast engine's.
+    """
+    from mosaic_core.parity import fast_engine, run_parity
+
+    fast = int8 or device.startswith("cuda")
+    engine = fast_engine(device, dtype, eight_bit=int8) if fast else None
+    report = run_parity(case, device=device, dtype=dtype, engine=engine)
     click.echo(json.dumps(report.as_json()))
 
 

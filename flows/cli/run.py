@@ -95,6 +95,7 @@ def _demo_in_prefect(chosen: Demo, console: Console) -> None:
 @click.option("--lead-hours", type=int, help="Length of the forecast in hours.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=int, help="Members computed at once.")
+@click.option("--precision", help="Of matrices on a GPU: float16, or int8 for some (Hopper).")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of all that is made.")
 @click.option("--published-root", help="Folder, s3:// or gs:// that readers look at.")
 @click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of the weights.")

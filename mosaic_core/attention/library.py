@@ -98,7 +98,7 @@ def selected_attention(
         return reference.selected_attention(
             q.float(), k.float(), v.float(), selection, sparse_block
         ).to(q.dtype)
-    from mosaic_core.attention.kernels.attention import Scratch, Sizes, fused_attention
+    from mosaic_core.attention.kernels.attention import Scratch, Sizes, fused_attention, value_type
 
     members, tokens, heads, size = q.shape
     listed = selection.shape[-1]
@@ -109,5 +109,6 @@ def selected_attention(
     shut = torch.full((*q.shape[:3], 3), float("-inf"), dtype=q.dtype, device=q.device)
     shut[..., 2] = 0
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    v = v.to(value_type(v.device, v.dtype))
     fused_attention(q, k, v, shut, scratch, Sizes(local_block, sparse_block, listed), out=out)
     return out

@@ -22,8 +22,9 @@ class ForecastStep:
     """All members of a run at one lead, in physical SI units.
 
     `fields` is float32 (number, channel, longitude, latitude), longitude 0..358.5 eastward and
-    latitude south to north. Step 0 is the analysis, the same for every member. The array belongs
-    to the producer: whoever keeps it beyond the call copies it.
+    latitude south to north. Step 0 is the analysis, the same for every member and
+    perhaps one array seen many times. The array belongs to the producer: whoever keeps it beyond
+    the call copies it, nobody writes to it.
     """
 
     init_time: np.datetime64

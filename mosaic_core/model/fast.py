@@ -13,12 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mosaic_core.attention.kernels.attention import Scratch, Sizes, attend
+from mosaic_core.attention.kernels.attention import Scratch, Sizes, attend, value_type
 from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.feedforward import swiglu
 from mosaic_core.attention.kernels.interpolation import interpolate
-from mosaic_core.attention.kernels.norms import normed_sum, row_scale, scaled_silu
+from mosaic_core.attention.kernels.norms import normed_sum, quantized, row_scale, scaled_silu
 from mosaic_core.attention.kernels.projection import project
+from mosaic_core.attention.kernels.residual import add_product
 from mosaic_core.contract.errors import ModelError
 from mosaic_core.model.config import LevelConfig, ModelConfig
 from mosaic_core.model.fast_weights import (
@@ -33,6 +34,7 @@ from mosaic_core.model.mosaic import Mosaic
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH = 2  # members; twice as many gain half a percent and cost a GiB
+PRECISIONS = ("float16", "int8")  # of matrices; in int8 two maps of every block, the rest float16
 MINIMUM_CAPABILITY = (8, 0)  # 16-bit matrix products with asynchronous copies
 WARM_UP_STEPS = 2  # the first compiles kernels, the second settles the allocator
 
@@ -40,7 +42,8 @@ WARM_UP_STEPS = 2  # the first compiles kernels, the second settles the allocato
 class FastEngine:
     """A step of `batch_size` members on `device`, with the parameters of `model`.
 
-    The model may live anywhere and is not kept. `dtype` is that of matrices and activations.
+    The model may live anywhere and is not kept. `dtype` is that of matrices and activations; with
+    `eight_bit` the projections to heads and the first maps of the feed-forward run in int8.
     """
 
     def __init__(
@@ -50,13 +53,15 @@ class FastEngine:
         *,
         batch_size: int | None = None,
         dtype: torch.dtype = torch.float16,
+        eight_bit: bool = False,
     ) -> None:
         self.config = model.config
         self.device = torch.device(device)
         self.dtype = dtype
+        self.eight_bit = eight_bit
         self.points = model.geometry.points
         self.batch_size = fitting_batch(self.config, self.points, self.device, batch_size)
-        self.weights = fast_weights(model, self.device, dtype)
+        self.weights = fast_weights(model, self.device, dtype, eight_bit=eight_bit)
         self.features = self._blank_features(model)
         self.noise = torch.zeros(self.batch_size, self.config.noise_dim, device=self.device)
         self.result: Tensor | None = None
@@ -71,6 +76,11 @@ class FastEngine:
         statics = model.geometry.statics.to(self.device)
         rows[:, :, self.history_width : self.history_width + statics.shape[1]] = statics
         return rows
+
+    @property
+    def precision(self) -> str:
+        """Type of the arithmetic: float32, float16, or int8 where some of it is."""
+        return "int8" if self.eight_bit else str(self.dtype).removeprefix("torch.")
 
     @property
     def history_width(self) -> int:
@@ -129,7 +139,7 @@ class FastEngine:
         torch.cuda.synchronize(self.device)
         torch.cuda.empty_cache()  # the graph has its own pool; the warm-up's would stay beside it
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self.result = self.compute()
         return graph.replay
 
@@ -169,47 +179,67 @@ class FastEngine:
         return gathered.flatten(0, 1) @ weights.out.T
 
     def _stage(self, x: Tensor, stage: LevelWeights, biases: Tensor) -> Tensor:
+        scale = row_scale(x, self.config.norm_eps)
         for block in stage.blocks:
-            self._attention(x, block, stage)
-            self._feed_forward(x, block, stage.level, biases[:, block.bias])
+            scale = self._attention(x, scale, block, stage)
+            scale = self._feed_forward(x, scale, block, stage.level, biases[:, block.bias])
         return x
 
-    def _attention(self, x: Tensor, block: BlockWeights, stage: LevelWeights) -> None:
-        """x += attention(norm(x)), in place."""
+    def _normed(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows for a linear map and the factor of each: x and its norm's scale, or 8 bits."""
+        return quantized(x, self.config.norm_eps) if self.eight_bit else (x, scale)
+
+    def _attention(
+        self, x: Tensor, scale: Tensor, block: BlockWeights, stage: LevelWeights
+    ) -> Tensor:
+        """x += attention(norm(x)) in place, `scale` that norm's -> the scale of the next norm."""
         level, batch = stage.level, self.batch_size
         heads, kv_heads, size = level.num_heads, level.kv_heads, level.head_dim
         blocks = level.tokens // level.sparse_block
+        values = value_type(self.device, self.dtype)
+        rows, factor = self._normed(x, scale)
         projected, means = project(
-            x,
+            rows,
             block.projection,
-            row_scale(x, self.config.norm_eps),
+            factor,
             stage.rotation,
             heads=heads,
             kv_heads=kv_heads,
             head_dim=size,
             tokens=level.tokens,
             block=level.sparse_block,
+            dtype=self.dtype,
+            value_type=values,
+            weight_scale=block.projection_scale,
         )
         parts = [heads * size, kv_heads * size, kv_heads * size, 3 * heads]
-        rows = projected[:, : sum(parts)].unflatten(0, (batch, -1)).split(parts, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, size)) for part in rows[:3])
+        columns = projected[:, : sum(parts)].unflatten(0, (batch, -1)).split(parts, dim=-1)
+        q, k, v = (part.unflatten(-1, (-1, size)) for part in columns[:3])
         sizes = Sizes(level.local_block, level.sparse_block, level.selected_blocks)
         counts = (heads, kv_heads, size)
         scratch = Scratch.empty(batch, blocks, counts, level.selected_blocks, x)
         means_of = means.unflatten(0, (batch, -1)).split([heads, kv_heads, kv_heads], dim=2)
-        gates = rows[3].unflatten(-1, (heads, 3))
+        gates = columns[3].unflatten(-1, (heads, 3))
         out = x.new_empty(batch, level.tokens, heads, size)
-        attend(q, k, v, gates, means_of, sizes, scratch, out=out)
-        x.addmm_(out.view(len(x), -1), block.out.T)
+        attend(q, k, v.view(values), gates, means_of, sizes, scratch, out=out)
+        return add_product(x, out.view(len(x), -1), block.out, self.config.norm_eps)
 
     def _feed_forward(
-        self, x: Tensor, block: BlockWeights, level: LevelConfig, bias: Tensor
-    ) -> None:
-        """x += w2(swiglu(norm(x))), in place."""
-        scale = row_scale(x, self.config.norm_eps)
+        self, x: Tensor, scale: Tensor, block: BlockWeights, level: LevelConfig, bias: Tensor
+    ) -> Tensor:
+        """x += w2(swiglu(norm(x))) in place, `scale` that norm's -> the scale of the next norm."""
+        rows, factor = self._normed(x, scale)
         hidden = x.new_empty(len(x), level.hidden)
-        swiglu(x, block.w13, scale, bias, tokens=level.tokens, out=hidden)
-        x.addmm_(hidden, block.w2.T)
+        swiglu(
+            rows,
+            block.w13,
+            factor,
+            bias,
+            tokens=level.tokens,
+            out=hidden,
+            weight_scale=block.w13_scale,
+        )
+        return add_product(x, hidden, block.w2, self.config.norm_eps)
 
 
 def _down(x: Tensor, change: Change, eps: float) -> Tensor:
@@ -275,24 +305,39 @@ def fitting_batch(
 
 
 def accelerated(
-    model: Mosaic, device: torch.device, *, batch_size: int | None = None
+    model: Mosaic,
+    device: torch.device,
+    *,
+    batch_size: int | None = None,
+    precision: str = "float16",
 ) -> FastEngine | None:
     """The fast engine for `model` on a CUDA device, or None where the network itself must run.
 
-    One log line says which runs and why.
+    `precision` is one of PRECISIONS. One log line says which runs and why. ModelError for another
+    precision, or int8 without a GPU that has the kernels.
     """
+    if precision not in PRECISIONS:
+        raise ModelError(
+            f"unknown precision {precision!r}", remedy=f"one of {', '.join(PRECISIONS)}"
+        )
+    if precision == "int8" and not describe(device).hopper:
+        raise ModelError(
+            f"int8 has kernels for Hopper GPUs only, not for {describe(device).name}",
+            remedy="leave the precision at float16",
+        )
     if device.type != "cuda":
         logger.info("no CUDA device: the reference network runs on %s", device)
         return None
     if (capability := torch.cuda.get_device_capability(device)) < MINIMUM_CAPABILITY:
         logger.warning("compute capability %d.%d, not 8.0: the network itself runs", *capability)
         return None
-    engine = FastEngine(model, device, batch_size=batch_size)
+    engine = FastEngine(model, device, batch_size=batch_size, eight_bit=precision == "int8")
     kernels = "Hopper and Triton" if describe(device).hopper else "portable Triton"
     logger.info(
-        "fast engine on %s, %s kernels, %d members at a time",
+        "fast engine on %s, %s kernels, %s, %d members at a time",
         describe(device).name,
         kernels,
+        precision,
         engine.batch_size,
     )
     return engine

@@ -6,7 +6,7 @@ Widths are padded to whole cache lines with zero rows, so that matrix products a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mosaic_core.attention.kernels.feedforward import interleave
 from mosaic_core.attention.kernels.interpolation import fold_keys
+from mosaic_core.attention.kernels.norms import quantized_weight
 from mosaic_core.model.config import LevelConfig
 from mosaic_core.model.layers import Downsample, Interpolation, Upsample
 from mosaic_core.model.mesh import Geometry, Neighbors
@@ -26,13 +27,27 @@ LINE = 64  # elements; 128 bytes in a 16-bit type
 @dataclass(frozen=True)
 class BlockWeights:
     """One transformer block: `projection` = [q; k; v; gates; padding], `w13` interleaved,
-    `bias` its columns of the noise."""
+    `bias` its columns of the noise. In 8 bits these two are int8 with the scale of each row."""
 
     projection: Tensor
     out: Tensor
     w13: Tensor
     w2: Tensor
     bias: slice
+    projection_scale: Tensor | None = None
+    w13_scale: Tensor | None = None
+
+    def in_eight_bits(self) -> BlockWeights:
+        """The same block with int8 `projection` and `w13`; `out` and `w2` stay."""
+        projection, projection_scale = quantized_weight(self.projection)
+        w13, w13_scale = quantized_weight(self.w13)
+        return replace(
+            self,
+            projection=projection,
+            projection_scale=projection_scale,
+            w13=w13,
+            w13_scale=w13_scale,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,10 +98,13 @@ class FastWeights:
 class _Builder:
     """Converts parameters to the device and type, and collects the noise biases in order."""
 
-    def __init__(self, geometry: Geometry, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, geometry: Geometry, device: torch.device, dtype: torch.dtype, eight_bit: bool
+    ) -> None:
         self.geometry = geometry
         self.device = device
         self.dtype = dtype
+        self.eight_bit = eight_bit
         self.biases: list[Tensor] = []
 
     def narrow(self, *rows: Tensor) -> Tensor:
@@ -100,7 +118,7 @@ class _Builder:
         attention, ffn = block.attention, block.ffn
         start = sum(len(bias) for bias in self.biases)
         self.biases.append(ffn.noise_bias.weight.detach())
-        return BlockWeights(
+        weights = BlockWeights(
             projection=self.narrow(
                 attention.to_q.weight,
                 attention.to_k.weight,
@@ -112,6 +130,7 @@ class _Builder:
             w2=self.narrow(ffn.w2.weight),
             bias=slice(start, start + len(self.biases[-1])),
         )
+        return weights.in_eight_bits() if self.eight_bit else weights
 
     def level(self, stage: nn.Module, level: LevelConfig, depth: int) -> LevelWeights:
         rotation = self.geometry.rotations[depth]
@@ -145,10 +164,15 @@ class _Builder:
 
 
 @torch.no_grad()
-def fast_weights(model: Mosaic, device: torch.device, dtype: torch.dtype) -> FastWeights:
-    """The parameters and geometry of `model` for an engine on `device`, matrices in `dtype`."""
+def fast_weights(
+    model: Mosaic, device: torch.device, dtype: torch.dtype, *, eight_bit: bool = False
+) -> FastWeights:
+    """The parameters and geometry of `model` for an engine on `device`, matrices in `dtype`.
+
+    With `eight_bit`, the projections and w13 of the blocks are int8.
+    """
     config, geometry = model.config, model.geometry
-    builder = _Builder(geometry, device, dtype)
+    builder = _Builder(geometry, device, dtype, eight_bit)
     depths = range(len(config.stages))
     first, second = builder.sequence(model.preprocess, 0, 3)
     encoders = tuple(builder.level(model.encoder_stages[d], config.stages[d], d) for d in depths)

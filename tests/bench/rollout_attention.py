@@ -35,6 +35,7 @@ def measure(level: LevelConfig) -> dict[str, Any]:
     width = -(-sum(parts) // 64) * 64
     rows = torch.randn(MEMBERS, level.tokens, width, device="cuda", dtype=torch.float16)
     q, k, v, gates = rows[..., : sum(parts)].split(parts, dim=-1)
+    v = v.to(attention.value_type(v.device, v.dtype))
     q, k, v = (x.unflatten(-1, (-1, 64)) for x in (q, k, v))
     gates = gates.unflatten(-1, (heads, 3))
     sizes = Sizes(level.local_block, level.sparse_block, level.selected_blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from mosaic_core.model.config import BottleneckConfig, builtin_config
 from mosaic_core.model.fast import FastEngine, fitting_batch
 from mosaic_core.model.fast_output import PinnedRing
 from mosaic_core.model.mosaic import Mosaic
-from mosaic_core.parity import run_parity
+from mosaic_core.parity import fast_engine, run_parity
 from mosaic_core.rollout import forecast
 
 BATCH = 2
@@ -45,14 +44,10 @@ def roll(
 
 
 @pytest.mark.parametrize("case", ["micro-hres", "micro-era5"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 3e-2)])
-def test_golden_cases(
-    case: str, dtype: torch.dtype, tolerance: float, golden: Path, cuda: torch.device
-) -> None:
-    with np.load(golden / f"{case}.npz") as arrays:
-        members = arrays["noise"].shape[1]
-    engine = partial(FastEngine, device=cuda, batch_size=members, dtype=dtype)
-    report = run_parity(golden / case, device="cuda", engine=engine)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 3e-2)])
+def test_golden_cases(case: str, dtype: str, tolerance: float, golden: Path) -> None:
+    report = run_parity(golden / case, device="cuda", engine=fast_engine("cuda", dtype))
+    assert report.runner == "FastEngine"
     assert report.rms_per_step[0] < tolerance
 
 

@@ -45,6 +45,17 @@ def test_without_a_gpu_one_line_says_that_the_network_runs(
     ]
 
 
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [("int8", "int8 has kernels for Hopper GPUs only, not for cpu"), ("fp4", "unknown precision")],
+)
+def test_a_precision_that_does_not_run_here_is_refused(
+    small_model: Mosaic, precision: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        accelerated(small_model, torch.device("cpu"), precision=precision)
+
+
 @pytest.mark.parametrize(("members", "steps"), [(0, 3), (1, 2)])
 def test_a_benchmark_too_small_to_measure_is_refused(members: int, steps: int) -> None:
     with pytest.raises(InputError, match="three steps"):

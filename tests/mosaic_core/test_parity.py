@@ -47,7 +47,7 @@ def test_the_command_prints_one_line_of_json(golden: Path) -> None:
     assert result.exit_code == 0, result.output
     (line,) = result.output.splitlines()
     report = json.loads(line)
-    assert list(report) == ["case", "device", "dtype", "trajectory", "taps"]
+    assert list(report) == ["case", "device", "dtype", "runner", "trajectory", "taps"]
     assert list(report["trajectory"]) == ["rms", "max", "rms_per_step"]
     assert list(report["taps"]["bottleneck"]) == ["rms", "max"]
     assert report["case"] == "micro-era5"

@@ -79,13 +79,17 @@ def attend(
 def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, gates: Tensor, scratch: Scratch, sizes: Sizes, *, out: Tensor
 ) -> None:
-    """The pass over the queries: the Hopper kernel where it fits, else the portable one."""
+    """The pass over the queries: the Hopper kernel where it fits, else the portable one.
+
+    v may be bfloat16 beside float16 q and k; the Hopper kernel takes it so only.
+    """
     device = describe(q.device)
+    suspects = None
     if device.hopper:
         from mosaic_core.attention.kernels import hopper_attention
 
         if hopper_attention.fits(q, k, v, gates, sizes.local_block, sizes.sparse_block):
-            hopper_attention.launch(
+            suspects = hopper_attention.launch(
                 q,
                 k,
                 v,
@@ -96,7 +100,6 @@ def fused_attention(
                 out=out,
                 processors=device.processors,
             )
-            return
     portable_attention.fused_attention(
         q,
         k,
@@ -107,4 +110,14 @@ def fused_attention(
         local_block=sizes.local_block,
         sparse_block=sizes.sparse_block,
         out=out,
+        suspects=suspects,
     )
+
+
+def value_type(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The type in which values are wanted beside queries and keys of `dtype`.
+
+    On Hopper bfloat16 for 16-bit types: its range is what spares the running maximum.
+    """
+    narrow = dtype in (torch.float16, torch.bfloat16)
+    return torch.bfloat16 if narrow and describe(device).hopper else dtype

@@ -35,7 +35,7 @@ def describe(device: torch.device) -> Device:
 def gluon_importable() -> bool:
     """Whether this Triton has the experimental Gluon interface as the Hopper kernels use it."""
     try:
-        from mosaic_core.attention.kernels import hopper_attention, hopper_linear  # noqa: F401
+        from mosaic_core.attention.kernels import hopper_attention, hopper_residual  # noqa: F401
     except (ImportError, AttributeError, TypeError):
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mosaic_core.attention.kernels.attention import Scratch, Sizes, attend
+from mosaic_core.attention.kernels.attention import Scratch, Sizes, attend, value_type
 from mosaic_core.attention.kernels.selection import block_means
 from mosaic_core.contract.errors import ModelError
 
@@ -46,7 +46,7 @@ def block_sparse_attention(
     return attend(
         q,
         k,
-        v,
+        v.to(value_type(v.device, v.dtype)),
         gate_logits,
         means,
         sizes,

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.attention.kernels.devices import describe
+from mosaic_core.attention.kernels.projection import widened
 
 GROUP = 128  # rows of W1, then the same of W3: the output tile of the Hopper kernel
 
@@ -78,12 +79,20 @@ def _group(w13: Tensor) -> int:
 
 
 def swiglu(
-    x: Tensor, w13: Tensor, scale: Tensor, bias: Tensor, *, tokens: int, out: Tensor
+    x: Tensor,
+    w13: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    tokens: int,
+    out: Tensor,
+    weight_scale: Tensor | None = None,
 ) -> Tensor:
     """silu(s x W1^T + bias) * (s x W3^T) into `out` (rows, hidden), s the scale of the row.
 
     x (rows, depth), w13 as `interleave` makes it, `scale` (rows,) float32, `bias` (member,
-    hidden) float32 with any row stride; `tokens` rows make a member.
+    hidden) float32 with any row stride; `tokens` rows make a member. x and w13 are of the type of
+    `out`, or int8 with the `weight_scale` (2 hidden,) float32 of each row of w13.
     """
     device = describe(x.device)
     if device.hopper:
@@ -94,13 +103,15 @@ def swiglu(
                 x,
                 w13,
                 scale,
+                weight_scale,
                 bias,
                 tokens=tokens,
                 out=out,
                 processors=device.processors,
                 tuning=hopper_linear.Tuning(),
             )
-    return portable_swiglu(x, w13, scale, bias, tokens=tokens, out=out)
+    weight = widened(w13, weight_scale, out.dtype)
+    return portable_swiglu(x.to(out.dtype), weight, scale, bias, tokens=tokens, out=out)
 
 
 def portable_swiglu(

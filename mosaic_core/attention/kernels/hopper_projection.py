@@ -13,14 +13,18 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
-    mbarrier,
     tma,
-    warpgroup_mma,
-    warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from mosaic_core.attention.kernels.hopper_linear import STEP, SWIZZLED, _next, _place, _produce
+from mosaic_core.attention.kernels.hopper_linear import (
+    _place,
+    _produce,
+    _product,
+    _ring,
+    _whole_product,
+    boxes,
+    step,
+)
 
 BLOCK = 128  # tokens of one sparse block
 HEAD_DIM = 64
@@ -36,46 +40,43 @@ def _consume(
     bars,
     out_smem,
     work,
-    STEP: gl.constexpr,
     SLOTS: gl.constexpr,
     BAND: gl.constexpr,
 ):
-    out_desc, row_scale, cos, sin, sums, row_tiles, column_tiles, depth, tokens, heads, turned = (
-        work
-    )
-    x_smem, w_smem = smem
-    ready, empty = bars
+    out_desc, row_scale, w_scale, cos, sin, sums, sizes = work
+    row_tiles, column_tiles, depth, width, tokens, heads, turned = sizes
+    x_smem, _w_smem = smem
     staging = out_smem.index(half)
     wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
     lines = gl.arange(0, 64, gl.SliceLayout(1, wide))
+    either, _other = gl.split(gl.zeros([64, 256], gl.float32, wide).reshape([64, 4, 32, 2]))
+    parts: gl.constexpr = either.type.layout
+    pair = gl.arange(0, 32, gl.SliceLayout(0, gl.SliceLayout(1, parts)))
+    pair = gl.expand_dims(gl.expand_dims(pair, 0), 1)
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), row_tiles * column_tiles, gl.num_programs(0)):
         row_tile, column_tile = _place(tile, row_tiles, column_tiles, BAND)
         first_row = row_tile * 128 + half * 64
-        product = gl.zeros([64, 256], gl.float32, wide)
-        for start in range(0, depth, STEP):
-            mbarrier.wait(ready.index(slot), phase)
-            w = w_smem.index(slot).permute((1, 0))
-            product = warpgroup_mma(x_smem.index(slot * 2 + half), w, product, is_async=True)
-            product = warpgroup_mma_wait(1, deps=(product,))
-            before = gl.where(slot == 0, SLOTS, slot) - 1
-            mbarrier.arrive(empty.index(before), count=1, pred=start > 0)
-            slot, phase = _next(slot, phase, SLOTS)
-        product = warpgroup_mma_wait(0, deps=(product,))
-        mbarrier.arrive(empty.index(gl.where(slot == 0, SLOTS, slot) - 1), count=1)
-
-        product *= gl.expand_dims(gl.load(row_scale + first_row + lines), 1)
-        even, odd = gl.split(product.reshape([64, 4, 32, 2]))
-        parts: gl.constexpr = even.type.layout
+        # Loads that the epilogue needs run beside the products.
+        factor = gl.load(row_scale + first_row + lines)
         row = gl.arange(0, 64, gl.SliceLayout(1, gl.SliceLayout(2, parts)))
         row = gl.expand_dims(gl.expand_dims((first_row + row) % tokens, 1), 2)
         head = gl.arange(0, 4, gl.SliceLayout(0, gl.SliceLayout(2, parts))) + column_tile * 4
         head = gl.expand_dims(gl.expand_dims(head, 0), 2)
-        pair = gl.arange(0, 32, gl.SliceLayout(0, gl.SliceLayout(1, parts)))
-        pair = gl.expand_dims(gl.expand_dims(pair, 0), 1)
-        c = gl.load(cos + row * 32 + pair)
-        s = gl.load(sin + row * 32 + pair)
+        if x_smem.dtype == gl.int8:
+            product, slot, phase = _whole_product(half, smem, bars, slot, phase, depth, SLOTS)
+            columns = column_tile * 256 + gl.arange(0, 256, gl.SliceLayout(0, wide))
+            steps = gl.load(w_scale + columns, mask=columns < width, other=0.0)
+            product *= gl.expand_dims(steps, 0)
+            c = gl.load(cos + row * 32 + pair)  # with these before, registers would not do
+            s = gl.load(sin + row * 32 + pair)
+        else:
+            c = gl.load(cos + row * 32 + pair)
+            s = gl.load(sin + row * 32 + pair)
+            product, slot, phase = _product(half, smem, bars, slot, phase, depth, SLOTS)
+        product *= gl.expand_dims(factor, 1)
+        even, odd = gl.split(product.reshape([64, 4, 32, 2]))
         c = gl.where(head < turned, c, 1.0)
         s = gl.where(head < turned, s, 0.0)
         first = even * c - odd * s
@@ -87,15 +88,21 @@ def _consume(
         real = gl.expand_dims(at_head < heads, 1)
         gl.store(to, gl.sum(first, axis=0), mask=real)
         gl.store(to + 1, gl.sum(second, axis=0), mask=real)
-        result = gl.join(first, second).reshape([64, 256])
+        result = gl.join(first, second)
+        if column_tile * 4 + 4 > turned:
+            value = gl.expand_dims((head >= turned) & (head < heads), 3)
+            bits = result.to(gl.bfloat16).to(staging.dtype, bitcast=True)
+            narrow = gl.where(value, bits, result.to(staging.dtype))
+        else:
+            narrow = result.to(staging.dtype)
         tma.store_wait(0)
-        staging.store(gl.convert_layout(result, wide).to(staging.dtype))
+        staging.store(gl.convert_layout(narrow.reshape([64, 256]), wide))
         fence_async_shared()
         tma.async_copy_shared_to_global(out_desc, [first_row, column_tile * 256], staging)
     tma.store_wait(0)
 
 
-SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "tokens", "heads", "turned"]
+SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "width", "tokens", "heads", "turned"]
 
 
 @gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
@@ -104,57 +111,39 @@ def project(
     w_desc,
     out_desc,
     row_scale,
+    w_scale,
     cos,
     sin,
     sums,
     row_tiles,
     column_tiles,
     depth,
+    width,
     tokens,
     heads,
     turned,
-    STEP: gl.constexpr,
     SLOTS: gl.constexpr,
     BAND: gl.constexpr,
 ):
     """out = rotated (s x W^T), s the scale of the row, and its sums over halves of blocks.
 
-    x (row, depth) in boxes of 64 x STEP, w (columns, depth) of 256 x STEP, out (row, columns) of
-    64 x 256, of which the first `heads` x 64 columns are heads and the first `turned` of those
-    rotate by the angles cos, sin (tokens, 32). sums (row / 64, heads, 64) float32.
+    x (row, depth) in boxes of 64 x step, w (width, depth) of 256 x step, a step of LINE bytes, out
+    (row, width) of 64 x 256, of which the first `heads` x 64 columns are heads and the first
+    `turned` of those rotate by the angles cos, sin (tokens, 32); the other heads, the values, are
+    written as bfloat16. sums (row / 64, heads, 64) float32. For int8 x and w, w_scale (width,)
+    float32 multiplies the rows of w; it is not read otherwise.
     """
-    dtype: gl.constexpr = x_desc.dtype
-    barrier: gl.constexpr = mbarrier.MBarrierLayout()
-    x_smem = gl.allocate_shared_memory(dtype, [2 * SLOTS, 64, STEP], x_desc.layout)
-    w_smem = gl.allocate_shared_memory(dtype, [SLOTS, 256, STEP], w_desc.layout)
-    out_smem = gl.allocate_shared_memory(dtype, [2, 64, 256], out_desc.layout)
-    ready = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
-    empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], barrier)
-    for slot in gl.static_range(SLOTS):
-        mbarrier.init(ready.index(slot), count=1)
-        mbarrier.init(empty.index(slot), count=2)
+    smem, bars = _ring(x_desc, w_desc, SLOTS)
+    out_smem = gl.allocate_shared_memory(out_desc.dtype, [2, 64, 256], out_desc.layout)
     fence_async_shared()
-    smem = (x_smem, w_smem)
-    bars = (ready, empty)
-    work = (
-        out_desc,
-        row_scale,
-        cos,
-        sin,
-        sums,
-        row_tiles,
-        column_tiles,
-        depth,
-        tokens,
-        heads,
-        turned,
-    )
-    feed = (x_desc, w_desc, row_tiles, column_tiles, depth)
+    sizes = (row_tiles, column_tiles, depth, width, tokens, heads, turned)
+    work = (out_desc, row_scale, w_scale, cos, sin, sums, sizes)
+    feed = ((x_desc, w_desc), row_tiles, column_tiles, depth)
     gl.warp_specialize(
         [
-            (_consume, (0, smem, bars, out_smem, work, STEP, SLOTS, BAND)),
-            (_consume, (1, smem, bars, out_smem, work, STEP, SLOTS, BAND)),
-            (_produce, (smem, bars, feed, STEP, SLOTS, BAND)),
+            (_consume, (0, smem, bars, out_smem, work, SLOTS, BAND)),
+            (_consume, (1, smem, bars, out_smem, work, SLOTS, BAND)),
+            (_produce, (smem, bars, feed, SLOTS, BAND)),
         ],
         [4, 1],
         [240, 24],
@@ -164,11 +153,11 @@ def project(
 def fits(x: Tensor, weight: Tensor, head_dim: int, block: int) -> bool:
     """Whether this kernel computes these sizes."""
     return (
-        x.element_size() == 2
+        x.element_size() <= 2
         and head_dim == HEAD_DIM
         and block == BLOCK
         and weight.shape[0] % HEAD_DIM == 0
-        and x.shape[1] % STEP == 0
+        and x.shape[1] % step(x) == 0
     )
 
 
@@ -176,41 +165,41 @@ def launch(
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
+    w_scale: Tensor | None,
     rotation: tuple[Tensor, Tensor],
     *,
     heads: int,
     turned: int,
     tokens: int,
+    out: Tensor,
     processors: int,
-) -> tuple[Tensor, Tensor]:
-    """-> (projected (rows, columns), block means (block, heads, HEAD_DIM) float32).
+) -> Tensor:
+    """The heads and gates into `out` (rows, columns) -> block means (block, heads, HEAD_DIM).
 
-    x (rows, depth), weight (columns, depth), scale (rows,) float32, rotation (cos, sin), each
-    (tokens, HEAD_DIM / 2) float32; `heads` counts all heads, of which the first `turned` rotate.
+    Arguments as of `projection.project`; `heads` counts all heads, of which the first `turned`
+    rotate and the others are values. The means are float32.
     """
     rows, depth = x.shape
     columns = weight.shape[0]
-    out = x.new_empty(rows, columns)
     sums = torch.empty(rows // BLOCK, 2, heads, HEAD_DIM, dtype=torch.float32, device=x.device)
     row_tiles, column_tiles = rows // BLOCK, -(-columns // COLUMNS)
-    boxes = [
-        TensorDescriptor(tensor, list(tensor.shape), [tensor.stride(0), 1], box, SWIZZLED)
-        for tensor, box in ((x, [64, STEP]), (weight, [COLUMNS, STEP]), (out, [64, COLUMNS]))
-    ]
     project[(min(processors, row_tiles * column_tiles),)](
-        *boxes,
+        boxes(x, 64, step(x)),
+        boxes(weight, COLUMNS, step(x)),
+        boxes(out, 64, COLUMNS),
         scale,
+        scale if w_scale is None else w_scale,
         *rotation,
         sums,
         row_tiles,
         column_tiles,
         depth,
+        columns,
         tokens,
         heads,
         turned,
-        STEP,
         SLOTS,
         BAND,
         num_warps=4,
     )
-    return out, sums.sum(dim=1) * (1 / BLOCK)
+    return sums.sum(dim=1) * (1 / BLOCK)

@@ -44,6 +44,57 @@ def row_scale(x: Tensor, eps: float, *, twice: bool = False) -> Tensor:
 
 
 @triton.jit
+def _scale_of_sums(sums, scale, rows, parts, width, eps, ROWS: tl.constexpr):
+    lines = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros([ROWS], tl.float32)
+    for part in range(parts):
+        total += tl.load(sums + part * rows.to(tl.int64) + lines, mask=lines < rows, other=0.0)
+    tl.store(scale + lines, 1.0 / tl.sqrt(total / width + eps), mask=lines < rows)
+
+
+def scale_of_sums(sums: Tensor, width: int, eps: float) -> Tensor:
+    """`row_scale` of rows of `width` elements from `sums` (part, row) of their squares."""
+    parts, rows = sums.shape
+    out = torch.empty(rows, dtype=torch.float32, device=sums.device)
+    _scale_of_sums[(triton.cdiv(rows, 1024),)](sums, out, rows, parts, width, eps, 1024)
+    return out
+
+
+@triton.jit
+def _quantized(x, out, scale, rows, width, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    lines = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, WIDTH)
+    inside = (lines < rows)[:, None] & (columns < width)[None, :]
+    at = lines[:, None] * width + columns[None, :]
+    values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    largest = tl.maximum(tl.max(tl.abs(values), axis=1), 1e-30)
+    whole = tl.floor(values * (127.0 / largest)[:, None] + 0.5)
+    tl.store(out + at, whole.to(tl.int8), mask=inside)
+    mean_square = tl.sum(values * values, axis=1) / width
+    tl.store(scale + lines, largest / 127.0 / tl.sqrt(mean_square + eps), mask=lines < rows)
+
+
+def quantized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """RMS norm of rows x (rows, width) in 8 bits: int8 values and the float32 scale of each row.
+
+    The largest magnitude of a row becomes 127.
+    """
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=torch.int8, device=x.device)
+    scale = torch.empty(rows, dtype=torch.float32, device=x.device)
+    padded = triton.next_power_of_2(width)
+    grid = (triton.cdiv(rows, ROWS_AT_ONCE),)
+    _quantized[grid](x, out, scale, rows, width, eps, ROWS_AT_ONCE, padded, num_warps=4)
+    return out, scale
+
+
+def quantized_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (rows, depth) in 8 bits: int8 values and the float32 scale of each row."""
+    step = weight.abs().amax(dim=1).float().clamp(min=1e-30) / 127
+    return (weight.float() / step[:, None]).round().to(torch.int8), step
+
+
+@triton.jit
 def _normed_sum(
     x,
     table,

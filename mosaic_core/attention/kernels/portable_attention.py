@@ -1,6 +1,6 @@
 """The three branches, gated and summed in one pass over the queries: any GPU, any size.
 
-One program owns one query block of one head. Local keys stream past first, then the listed
+A tile is one query block of one head. Local keys stream past first, then the listed
 blocks; each branch has its own running softmax, and the compressed branch arrives finished.
 """
 
@@ -11,6 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.attention.kernels.compressed import LOG2E
+
+FILTERED = 64  # tiles whose flags one program looks through
 
 
 @triton.jit
@@ -55,7 +57,8 @@ def _absorb(
 
 
 @triton.jit
-def _fused(
+def _tile(
+    pid,
     q,
     k,
     v,
@@ -90,7 +93,7 @@ def _fused(
     MASKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    pid = tl.program_id(0)
+    """Tile number `pid`: members, key heads, blocks, then the heads of a group."""
     group: tl.constexpr = HEADS // KV_HEADS
     head_in_group = pid % group
     place = (pid // group) % blocks
@@ -179,6 +182,98 @@ def _fused(
     tl.store(to, mixed.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _fused(
+    suspects,
+    tiles,
+    q,
+    k,
+    v,
+    gates,
+    block_out,
+    selection,
+    out,
+    q_member,
+    q_token,
+    q_head,
+    k_member,
+    k_token,
+    k_head,
+    v_member,
+    v_token,
+    v_head,
+    g_member,
+    g_token,
+    g_head,
+    tokens,
+    blocks,
+    block,
+    local,
+    listed,
+    head_dim,
+    scale,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    DIM: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    FLAGS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+):
+    """AT_ONCE tiles; with FLAGS above 0 only those with a flag in suspects (tile, FLAGS)."""
+    first = tl.program_id(0) * AT_ONCE
+    wanted = 1
+    if FLAGS > 0:
+        some = (first + tl.arange(0, AT_ONCE)).to(tl.int64)
+        flags = suspects + some[:, None] * FLAGS + tl.arange(0, FLAGS)[None, :]
+        wanted = tl.sum(tl.load(flags, mask=(some < tiles)[:, None], other=0).to(tl.int32))
+    if wanted > 0:
+        for tile in range(first, tl.minimum(first + AT_ONCE, tiles)):
+            marked = 1
+            if FLAGS > 0:
+                own = suspects + tl.cast(tile, tl.int64) * FLAGS + tl.arange(0, FLAGS)
+                marked = tl.sum(tl.load(own).to(tl.int32))
+            if marked > 0:
+                _tile(
+                    tile,
+                    q,
+                    k,
+                    v,
+                    gates,
+                    block_out,
+                    selection,
+                    out,
+                    q_member,
+                    q_token,
+                    q_head,
+                    k_member,
+                    k_token,
+                    k_head,
+                    v_member,
+                    v_token,
+                    v_head,
+                    g_member,
+                    g_token,
+                    g_head,
+                    tokens,
+                    blocks,
+                    block,
+                    local,
+                    listed,
+                    head_dim,
+                    scale,
+                    HEADS,
+                    KV_HEADS,
+                    ROWS,
+                    KEYS,
+                    DIM,
+                    MASKED,
+                    PRECISION,
+                )
+
+
 def fused_attention(
     q: Tensor,
     k: Tensor,
@@ -190,6 +285,7 @@ def fused_attention(
     local_block: int,
     sparse_block: int,
     out: Tensor,
+    suspects: Tensor | None = None,
     keys: int = 64,
     warps: int = 4,
     stages: int = 3,
@@ -199,7 +295,8 @@ def fused_attention(
     q, gates (member, token, heads, head_dim or 3), k, v (member, token, kv_heads, head_dim) may
     be views with any strides but the last, 1. `block_out` (member, block, heads, head_dim) is the
     compressed branch, `selection` (member, kv_heads, block, listed) int32, each index in range.
-    `keys` to `stages` tune the tile and change no value beyond rounding.
+    With `suspects` (member x kv_head x block x head of a group, flags) int8 only tiles with a flag
+    are computed. `keys` to `stages` tune the tile and change no value beyond rounding.
     """
     members, tokens, heads, head_dim = q.shape
     kv_heads, blocks = k.shape[2], tokens // sparse_block
@@ -208,7 +305,11 @@ def fused_attention(
     keys = min(keys, rows)
     even = rows == sparse_block and dim == head_dim
     aligned = local_block % sparse_block == 0 and sparse_block % keys == 0
-    _fused[(heads * blocks * members,)](
+    tiles = heads * blocks * members
+    flags, at_once = (0, 1) if suspects is None else (suspects.shape[1], FILTERED)
+    _fused[(triton.cdiv(tiles, at_once),)](
+        q if suspects is None else suspects,
+        tiles,
         q,
         k,
         v,
@@ -242,6 +343,8 @@ def fused_attention(
         dim,
         not (even and aligned),
         "ieee",
+        flags,
+        at_once,
         num_warps=warps,
         num_stages=stages,
     )

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels.compressed import TRITON_TYPES
 from mosaic_core.attention.kernels.devices import describe
 
 HEADS_AT_ONCE = 6  # of one program: the angles are read once for them
@@ -29,6 +30,7 @@ def _finish(
     query_heads,
     kv_heads,
     HEAD_DIM: tl.constexpr,
+    VALUE_TYPE: tl.constexpr,
     ROTATE: tl.constexpr,
     BLOCK: tl.constexpr,
     HALF: tl.constexpr,
@@ -60,7 +62,11 @@ def _finish(
                 even, odd = tl.split(tl.reshape(values, [BLOCK, HALF, 2]))
                 turned = tl.join(even * c - odd * s, odd * c + even * s)
                 values = tl.reshape(turned, [BLOCK, 2 * HALF])
-        tl.store(at, values.to(projected.dtype.element_ty), mask=inside)
+        narrow = values.to(projected.dtype.element_ty)
+        if projected.dtype.element_ty != VALUE_TYPE:
+            bits = values.to(VALUE_TYPE).to(projected.dtype.element_ty, bitcast=True)
+            narrow = tl.where(head < query_heads + kv_heads, narrow, bits)
+        tl.store(at, narrow, mask=inside)
         mean = tl.sum(values, axis=0) / block
         to = means + (block_id * heads + head) * HEAD_DIM + elements
         tl.store(to, mean, mask=real)
@@ -83,31 +89,40 @@ def project(
     head_dim: int,
     tokens: int,
     block: int,
+    dtype: torch.dtype,
+    value_type: torch.dtype,
+    weight_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rows x (rows, dim) without norm -> (projected (rows, width), block means).
 
     `weight` (width, dim) makes query, key and value heads, then gate logits; `scale` (rows,)
     float32 is the norm; `rotation` (cos, sin), each (tokens, head_dim / 2) float32, turns
-    queries and keys. The means (blocks, heads + 2 kv_heads, head_dim) are float32 and of values
-    not yet rounded.
+    queries and keys. x and `weight` are of `dtype`, or int8 with the `weight_scale` (width,)
+    float32 of each row of the weight. The result is of `dtype`, but value heads hold the bits of
+    `value_type`. The means (blocks, heads + 2 kv_heads, head_dim) are float32 and of values not
+    yet rounded.
     """
     every = heads + 2 * kv_heads
     device = describe(x.device)
-    if device.hopper and rotation is not None:
+    if device.hopper and rotation is not None and value_type == torch.bfloat16:
         from mosaic_core.attention.kernels import hopper_projection
 
         if hopper_projection.fits(x, weight, head_dim, block):
-            return hopper_projection.launch(
+            projected = torch.empty(len(x), len(weight), dtype=dtype, device=x.device)
+            means = hopper_projection.launch(
                 x,
                 weight,
                 scale,
+                weight_scale,
                 rotation,
                 heads=every,
                 turned=heads + kv_heads,
                 tokens=tokens,
+                out=projected,
                 processors=device.processors,
             )
-    projected = x @ weight.T
+            return projected, means
+    projected = x.to(dtype) @ widened(weight, weight_scale, dtype).T
     means = x.new_empty(len(x) // block, every, head_dim, dtype=torch.float32)
     finish_projection(
         projected,
@@ -119,8 +134,14 @@ def project(
         head_dim=head_dim,
         tokens=tokens,
         block=block,
+        value_type=value_type,
     )
     return projected, means
+
+
+def widened(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """A weight as `dtype`, its rows times `scale` where it is int8."""
+    return weight if scale is None else (weight * scale[:, None]).to(dtype)
 
 
 def finish_projection(
@@ -134,13 +155,15 @@ def finish_projection(
     head_dim: int,
     tokens: int,
     block: int,
+    value_type: torch.dtype,
 ) -> None:
     """Scale, rotate and average `projected` (rows, width) in place.
 
     Its columns are query, key and value heads, then the 3 x heads gate logits, made from rows
     without their norm; `scale` (rows,) float32 is that norm. `rotation` is (cos, sin), each
     (tokens, head_dim / 2) float32, for queries and keys. `means` (blocks, heads + 2 kv_heads,
-    head_dim) float32 takes the block means of the finished values before rounding.
+    head_dim) float32 takes the block means of the finished values before rounding. Value heads
+    are written as the bits of `value_type`.
     """
     cos, sin = rotation if rotation is not None else (scale, scale)
     parts = triton.cdiv(heads + 2 * kv_heads, HEADS_AT_ONCE)
@@ -156,6 +179,7 @@ def finish_projection(
         heads,
         kv_heads,
         head_dim,
+        TRITON_TYPES[value_type],
         rotation is not None,
         triton.next_power_of_2(block),
         triton.next_power_of_2(head_dim) // 2,

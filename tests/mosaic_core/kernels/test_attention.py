@@ -114,3 +114,27 @@ def test_unsupported_types_and_strides_are_refused(device: torch.device) -> None
     strided = q.transpose(2, 3).contiguous().transpose(2, 3)
     with pytest.raises(ModelError, match=r"last axis of q is not contiguous"):
         entry.block_sparse_attention(strided, k, v, gates, **blocks)
+
+
+def test_only_suspect_tiles_are_done_again(device: torch.device) -> None:
+    from mosaic_core.attention.kernels.portable_attention import fused_attention
+
+    members, tokens, heads, kv_heads, size, block = 2, 24, 4, 2, 8, 6
+    blocks = tokens // block
+    draw = torch.Generator().manual_seed(3)
+    q, k, v, gates = (
+        torch.randn(members, tokens, count, width, generator=draw).to(device)
+        for count, width in ((heads, size), (kv_heads, size), (kv_heads, size), (heads, 3))
+    )
+    block_out = torch.randn(members, blocks, heads, size, generator=draw).to(device)
+    selection = torch.zeros(members, kv_heads, blocks, 2, dtype=torch.int32, device=device)
+    whole, some = (torch.full_like(q, float("nan")) for _ in range(2))
+    lists = {"local_block": 12, "sparse_block": block}
+    fused_attention(q, k, v, gates, block_out, selection, **lists, out=whole)
+    marked = torch.zeros(members, kv_heads, blocks, heads // kv_heads, 16, dtype=torch.int8)
+    marked[1, 0, 2, 1, 5] = 1  # member 1, block 2, query head 1
+    suspects = marked.flatten(0, 3).to(device)
+    fused_attention(q, k, v, gates, block_out, selection, **lists, out=some, suspects=suspects)
+    rows = slice(2 * block, 3 * block)
+    torch.testing.assert_close(some[1, rows, 1], whole[1, rows, 1])
+    assert int(some.isfinite().sum()) == block * size

@@ -57,6 +57,19 @@ def test_a_step_equals_the_networks(model: Mosaic, device: torch.device) -> None
     assert not torch.equal(found[0], found[1])
 
 
+def test_eight_bits_stay_close(model: Mosaic, device: torch.device) -> None:
+    from mosaic_core.model.fast import FastEngine
+
+    inputs = (torch.randn(2, 2, 30, 2), torch.tensor([0.1, -0.2, 0.3, 0.9]), torch.randn(2, 32))
+    moved = [x.to(device) for x in inputs]
+    wide = FastEngine(model, device, batch_size=2, dtype=torch.float32).step(*moved).clone()
+    narrow = FastEngine(model, device, batch_size=2, dtype=torch.float32, eight_bit=True)
+    weights = [block for stage in narrow.weights.encoders for block in stage.blocks]
+    assert {block.w13.dtype for block in weights} == {torch.int8}
+    difference = float((narrow.step(*moved) - wide).norm() / wide.norm())
+    assert 1e-4 < difference < 5e-2
+
+
 def test_another_batch_is_refused(model: Mosaic, device: torch.device) -> None:
     from mosaic_core.model.fast import FastEngine
 

@@ -68,6 +68,7 @@ def test_finish_projection(rotated: bool, device: torch.device) -> None:
         head_dim=size,
         tokens=tokens,
         block=block,
+        value_type=torch.float32,
     )
     linear = (rms_norm(x, EPS) @ weight.T).unflatten(0, (members, tokens))
     parts = linear[..., : (heads + 2 * kv_heads) * size].unflatten(-1, (-1, size))
@@ -80,6 +81,66 @@ def test_finish_projection(rotated: bool, device: torch.device) -> None:
     torch.testing.assert_close(found[..., :used], expected[..., :used], rtol=1e-4, atol=1e-5)
     averages = parts.unflatten(1, (-1, block)).mean(dim=2).flatten(0, 1)
     torch.testing.assert_close(means.cpu(), averages, rtol=1e-4, atol=1e-5)
+
+
+def test_value_heads_are_written_in_their_own_type(device: torch.device) -> None:
+    from mosaic_core.attention.kernels.projection import project
+
+    heads, kv_heads, size, tokens = 2, 1, 8, 6
+    width, first = (heads + 2 * kv_heads) * size + 3 * heads, (heads + kv_heads) * size
+    x, weight = draw(2 * tokens, 16).half().to(device), draw(width, 16, seed=1).half().to(device)
+    found, _means = project(
+        x,
+        weight,
+        torch.ones(len(x), device=device),
+        None,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=size,
+        tokens=tokens,
+        block=3,
+        dtype=torch.float16,
+        value_type=torch.bfloat16,
+    )
+    plain = x @ weight.T
+    values = slice(first, first + kv_heads * size)
+    torch.testing.assert_close(found[:, values].view(torch.bfloat16), plain[:, values].bfloat16())
+    torch.testing.assert_close(found[:, :first], plain[:, :first])
+    torch.testing.assert_close(found[:, values.stop :], plain[:, values.stop :])
+
+
+def test_rows_and_weights_in_eight_bits(device: torch.device) -> None:
+    from mosaic_core.attention.kernels.norms import quantized, quantized_weight
+
+    x, weight = draw(7, 40) * torch.logspace(-4, 4, 7)[:, None], draw(9, 40, seed=1)
+    x[3] = 0
+    rows, scale = (part.cpu() for part in quantized(x.to(device), EPS))
+    assert rows.dtype == torch.int8
+    assert torch.equal(rows.abs().amax(dim=1), torch.tensor([127] * 3 + [0] + [127] * 3).to(rows))
+    normed = rms_norm(x, EPS)
+    worst = (rows * scale[:, None] - normed).abs().amax(dim=1)
+    assert bool((worst <= normed.abs().amax(dim=1) / 253).all())
+    values, step = quantized_weight(weight)
+    assert bool(((values * step[:, None] - weight).abs() <= step[:, None] * 0.501).all())
+
+
+def test_sums_of_squares_in_parts_make_the_scale(device: torch.device) -> None:
+    from mosaic_core.attention.kernels.norms import row_scale, scale_of_sums
+
+    x = draw(5, 30).to(device)
+    sums = x.square().unflatten(1, (3, 10)).sum(dim=2).T.contiguous()
+    torch.testing.assert_close(scale_of_sums(sums, 30, EPS), row_scale(x, EPS))
+
+
+def test_a_product_joins_the_residual_and_its_norm_is_known(device: torch.device) -> None:
+    from mosaic_core.attention.kernels.norms import row_scale
+    from mosaic_core.attention.kernels.residual import add_product
+
+    x, a, weight = (draw(*shape).to(device) for shape in ((5, 30), (5, 8), (30, 8)))
+    expected = x + a @ weight.T
+    scale = add_product(x, a, weight, EPS)
+    torch.testing.assert_close(x, expected)
+    torch.testing.assert_close(scale, row_scale(expected, EPS))
 
 
 @pytest.mark.parametrize("hidden", [40, 256])
