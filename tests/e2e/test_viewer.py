@@ -59,12 +59,12 @@ def test_a_forecaster_sees_a_map_reads_values_and_steps_through_the_leads(page: 
         shown.page.on("pageerror", lambda error: faults.append(str(error)))
         shown.open("/index.html", CYCLE.id, "not weather")
         screen = shown.page
-        screen.wait_for_function("document.getElementById('when').textContent.includes('+0 h')")
+        screen.locator("#when", has_text="+0 h").wait_for()
         assert "late, the next one should be here" in screen.locator("#state").inner_text()
         before = screen.evaluate("document.getElementById('map').toDataURL()")
         screen.locator("#map").focus()
         screen.keyboard.press("ArrowRight")
-        screen.wait_for_function("document.getElementById('when').textContent.includes('+6 h')")
+        screen.locator("#when", has_text="+6 h").wait_for()
         assert screen.evaluate("document.getElementById('map').toDataURL()") != before
         screen.locator("#map").click(position={"x": 480, "y": 242})
         assert re.search(r"at 0° N 0° [EW], hPa", screen.locator("#place").inner_text())
@@ -72,6 +72,6 @@ def test_a_forecaster_sees_a_map_reads_values_and_steps_through_the_leads(page: 
         screen.locator("#map").hover(position={"x": 480, "y": 242})
         assert "±" in screen.locator("#reading").inner_text()
         screen.locator("#field").select_option("geopotential 500 hPa")
-        screen.wait_for_function("document.getElementById('title').textContent.includes('gpdm')")
+        screen.locator("#title", has_text="gpdm").wait_for()
         assert faults == []
         assert shown.hosts <= {page.removeprefix("http://"), ""}

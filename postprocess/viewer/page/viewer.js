@@ -153,7 +153,10 @@ function drawLines(context, lines, colour, width) {
   context.lineWidth = width;
   context.beginPath();
   for (const line of lines)
-    line.forEach(([x, y], i) => (i ? context.lineTo(across(x), down(y)) : context.moveTo(across(x), down(y))));
+    line.forEach(([x, y], i) => {
+      const goesOn = i && Math.abs(x - line[i - 1][0]) < 180; // not over the edge of the map
+      context[goesOn ? "lineTo" : "moveTo"](across(x), down(y));
+    });
   context.stroke();
 }
 
@@ -232,6 +235,8 @@ function drawSeries() {
   context.strokeRect(x(now), 8, 0, canvas.height - 38);
 }
 
+const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+
 function showFiles(run) {
   at("figures").replaceChildren(...view.entry.plots.map((href) => {
     const link = document.createElement("a"), image = new Image();
@@ -244,7 +249,7 @@ function showFiles(run) {
   at("open").textContent = `xarray.open_zarr("${new URL(`${run}/forecast.zarr`, location.href)}", chunks=None)`;
   at("stores").replaceChildren(...view.entry.stores.filter((store) => store.available).map((store) => {
     const row = document.createElement("li");
-    row.textContent = `${store.name}, ${(store.bytes / 1e6).toFixed(1)} MB`;
+    row.textContent = `${store.name}, ${size(store.bytes)}`;
     return row;
   }));
 }
