@@ -33,10 +33,9 @@ from postprocess.layout import (
 from postprocess.rounding import bit_round
 from postprocess.shards import CODECS, PLAIN_CODECS, encode_chunk, encode_index, with_crc
 from postprocess.store_files import disk_errors, replace_store, write_documents
-from postprocess.structure import guard
+from postprocess.structure import guard_product
 
 _MAP_DIMS = ("latitude", "longitude")
-_OPEN_DIMS = ("number", "lead_time")
 _STRING_CODECS: list[Document] = [{"name": "vlen-utf8"}, {"name": "crc32c"}]
 _FILL: Mapping[str, Any] = {"f": "NaN", "i": 0, "u": 0, "b": False, "U": ""}
 
@@ -68,16 +67,16 @@ def write_product(
     """Write `dataset` to the new store `path`, which opens with plain `xarray.open_zarr`.
 
     `attributes` of the run (ForecastSpec.attributes()) are joined by the dataset's own, which win.
-    `template` is the checked-in structure it must have. `keep_bits` rounds float32 variables to
-    that many mantissa bits (postprocess.rounding). A store at `path` is replaced: products are made
-    again from the same forecast.
+    `template` names the reviewed product that it must look like. `keep_bits` rounds float32
+    variables to that many mantissa bits (postprocess.rounding). A store at `path` is replaced:
+    products are made again from the same forecast.
 
     StoreError: a dtype that cannot be stored, another structure than the template's, a full disk.
     """
     arrays = stored_arrays(dataset, keep_bits or {})
     document = product_document(dataset, attributes, keep_bits=keep_bits)
     if template is not None:
-        guard(document, template, {dim: dataset.sizes.get(dim, 1) for dim in _OPEN_DIMS})
+        guard_product(document, template)
     partial = path.with_name(f".{path.name}.partial")
     with disk_errors(path):
         shutil.rmtree(partial, ignore_errors=True)

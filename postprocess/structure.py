@@ -27,6 +27,8 @@ from postprocess.provenance import FIXED_ATTRIBUTES, RUN_ATTRIBUTES
 
 RUN_VALUE = "<run>"
 _ANY_SIZE = Sizes("number", "lead_time")
+PRODUCTS = "products"
+_MEANING = ("standard_name", "long_name", "units", "cell_methods")
 _SIZE_KEYS = ("shape", "chunk_shape")
 
 
@@ -92,6 +94,42 @@ def guard(document: Document, name: str, sizes: Mapping[str, int]) -> None:
         listed = "\n  - ".join(found)
         raise StoreError(
             f"the store would not have the reviewed structure {name!r}:\n  - {listed}",
+            remedy="if the change is meant: mosaic-ops templates --write, then review it",
+        )
+
+
+def outline(document: Document) -> Document:
+    """Dims, type and meaning of every array of a store, without sizes and packing."""
+    return {
+        name: {
+            "dims": array["dimension_names"],
+            "data_type": array["data_type"],
+            **{key: array["attributes"].get(key) for key in _MEANING},
+        }
+        for name, array in arrays_of(document).items()
+    }
+
+
+def write_outlines(outlines: Mapping[str, Document]) -> Path:
+    """Write the checked-in outlines of the product stores again."""
+    path = template_directory() / f"{PRODUCTS}.json"
+    write_json_atomic(path, outlines)
+    return path
+
+
+def guard_product(document: Document, name: str) -> None:
+    """StoreError that lists every array of the product store `name` that is not what it was.
+
+    Arrays that settings add are let pass, and so are those that they leave out.
+    """
+    reviewed = json.loads(checked_in(PRODUCTS))[name]
+    made = outline(document)
+    shared = sorted(reviewed.keys() & made.keys())
+    found = [line for key in shared for line in differences(reviewed[key], made[key], key)]
+    if found:
+        listed = "\n  - ".join(found)
+        raise StoreError(
+            f"the store would not have the reviewed structure of {name!r}:\n  - {listed}",
             remedy="if the change is meant: mosaic-ops templates --write, then review it",
         )
 

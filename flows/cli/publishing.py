@@ -125,13 +125,15 @@ def rebuild(cycle: str, root: str, weights: Path, members: str, output: Path, de
 def templates(write: bool) -> None:
     """Compare the checked-in store templates and JSON Schemas with the code, or write them."""
     from postprocess.catalog import schema_faults, write_schemas
-    from postprocess.structure import template_faults, write_templates
+    from postprocess.products.outlines import made_outlines, outline_faults
+    from postprocess.structure import template_faults, write_outlines, write_templates
 
     if write:
-        for path in [*write_templates(), *write_schemas()]:
+        outlines = write_outlines(made_outlines())
+        for path in [*write_templates(), outlines, *write_schemas()]:
             click.echo(str(path))
         return
-    faults = [*template_faults(), *schema_faults()]
+    faults = [*template_faults(), *outline_faults(), *schema_faults()]
     for fault in faults:
         click.echo(fault)
     if faults:

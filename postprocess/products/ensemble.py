@@ -124,14 +124,14 @@ class EnsembleStatistics:
             self._add_variable(step, planes)
         self._steps.append(without_fields(step))
 
-    def finish(self, attributes: Mapping[str, Any]) -> Path:
+    def finish(self, attributes: Mapping[str, Any], template: str | None = None) -> Path:
         """Complete the store with the run's `attributes`; StoreError when there was no step."""
         if not self._steps:
             raise StoreError("no step was given", where=self.name)
         maps: dict[str, MapArray] = {}
         for planes in grouped_by_variable(self._steps[0].channels):
             maps |= self._maps(planes)
-        self._store.finish(maps, self._rest(), attributes)
+        self._store.finish(maps, self._rest(), attributes, template=template)
         return self._store.path
 
     def result(self) -> xr.Dataset:

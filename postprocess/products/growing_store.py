@@ -31,6 +31,7 @@ from postprocess.layout import (
 from postprocess.product_store import product_document, write_product
 from postprocess.shards import CODECS, encode_index, with_crc
 from postprocess.store_files import disk_errors, replace_store, write_documents
+from postprocess.structure import guard_product
 
 _LEAD = "lead_time"
 _SINGLE = (_LEAD, "quantile")  # one of each in a chunk, with all levels: at most 1.5 MB
@@ -93,16 +94,24 @@ class GrowingStore:
         self._extend(shard, with_crc(packed))
 
     def finish(
-        self, maps: Mapping[str, MapArray], rest: xr.Dataset, attributes: Mapping[str, Any]
+        self,
+        maps: Mapping[str, MapArray],
+        rest: xr.Dataset,
+        attributes: Mapping[str, Any],
+        *,
+        template: str | None = None,
     ) -> None:
         """Make the store: the growing `maps`, and `rest` with the coordinates.
 
-        `attributes` of the run are joined by those of `rest`, which win.
+        `attributes` of the run are joined by those of `rest`, which win. `template` names the
+        reviewed product that it must look like.
         """
         small = product_document(rest, attributes)
         leads = rest.sizes[_LEAD]
         grown = {name: array.document(leads) for name, array in maps.items()}
         document = group_document(small["attributes"], {**grown, **arrays_of(small)})
+        if template is not None:
+            guard_product(document, template)
         with disk_errors(self.path):
             for shard, lengths in self._lengths.items():
                 self._require_every_lead(shard, lengths, leads)

@@ -48,6 +48,7 @@ class ProductOptions:
 
     `only` chooses among PRODUCTS. `rounding` is that of the forecast store: the products are then
     made from the stored values, to the bit. `enforce_health` false keeps sick members in.
+    `reviewed` false lets stores differ from their reviewed structure, to make that anew.
     """
 
     only: tuple[str, ...] = PRODUCTS
@@ -58,6 +59,7 @@ class ProductOptions:
     rounding: str = "none"
     limits: HealthLimits = field(default_factory=HealthLimits)
     enforce_health: bool = True
+    reviewed: bool = True
     least_members: int = 2
 
     def __post_init__(self) -> None:
@@ -179,15 +181,20 @@ class ProductSuite:
             "cyclones": self._write_cyclones,
         }
 
+    def _template(self, name: str) -> str | None:
+        return name if self._options.reviewed else None
+
     def _write(self, name: str, attributes: Mapping[str, Any]) -> Path:
         path = self._folder / f"{name}.zarr"
-        write_product(path, self._products[name].result(), attributes)
+        write_product(
+            path, self._products[name].result(), attributes, template=self._template(name)
+        )
         return path
 
     def _write_ensemble(self, attributes: Mapping[str, Any]) -> list[Path]:
         ensemble = self._products["ensemble"]
         assert isinstance(ensemble, EnsembleStatistics)
-        return [ensemble.finish(attributes)]
+        return [ensemble.finish(attributes, template=self._template("ensemble"))]
 
     def _write_cyclones(self, attributes: Mapping[str, Any]) -> list[Path]:
         tracks: pd.DataFrame = self._products["cyclones"].result()
@@ -200,7 +207,8 @@ class ProductSuite:
         ):
             path = self._folder / f"{name}.zarr"
             started = forecast_coordinates(self._init_time, [])["init_time"]
-            write_product(path, dataset.assign_coords(init_time=started), attributes)
+            timed = dataset.assign_coords(init_time=started)
+            write_product(path, timed, attributes, template=self._template(name))
             written.append(path)
         return written
 

@@ -69,7 +69,8 @@ def test_a_second_run_does_nothing_and_says_so(finished: DemoFolder) -> None:
 def test_every_stage_left_a_receipt(finished: DemoFolder) -> None:
     stages = {each.stage: each.status for each in receipts_of(CYCLE, finished.data / "receipts")}
     assert stages == dict.fromkeys(
-        ("wait", "fetch", "gate", "archive", "initial_state", "rollout", "publish"), "done"
+        ("wait", "fetch", "gate", "archive", "initial_state", "rollout", "products", "publish"),
+        "done",
     )
 
 

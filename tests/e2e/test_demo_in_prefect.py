@@ -20,7 +20,7 @@ from flows.orchestration.server import local_server
 from tests.browser import browser, program
 from tests.factories import DemoFolder
 
-FIGURES = ("geopotential-500", "mean-sea-level-pressure", "spectrum-500", "tracks")
+FIGURES = ("geopotential-500", "mean-sea-level-pressure", "spectrum", "tracks")
 
 
 def asked(api: str, what: str) -> list[dict[str, Any]]:

@@ -128,7 +128,7 @@ def test_a_killed_forecast_is_finished_by_the_reconciler_it_calls(
     until(lambda: f"{newest.id} 1" in work(settings, "step"), 120, "a step")
     os.kill(int((settings.locks / f"{newest.id}.lock").read_text()), signal.SIGKILL)
     assert ended(installed, run) == "Crashed"
-    until(lambda: toy_stages.published_address(newest, settings), 180, "the publication")
+    until(lambda: work(settings, "publish")[newest.id], 180, "the publication")
     assert work(settings, "publish")[newest.id] == 1
     assert set(work(settings, "step").values()) == {1}
     assert len(installed.runs("reconcile")) >= 1

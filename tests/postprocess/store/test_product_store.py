@@ -87,7 +87,10 @@ def test_what_cannot_be_stored_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_structure_other_than_the_template_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="reviewed structure"):
-        write_product(tmp_path / "e.zarr", product(), {}, template="forecast")
+def test_an_array_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
+    changed = product().assign_coords(
+        latitude=("latitude", product()["latitude"].values, {"units": "radians"})
+    )
+    with pytest.raises(StoreError, match=r"reviewed structure of 'ensemble'[^z]*latitude/units"):
+        write_product(tmp_path / "e.zarr", changed, {}, template="ensemble")
     assert list(tmp_path.iterdir()) == []
