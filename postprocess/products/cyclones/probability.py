@@ -209,7 +209,7 @@ def plumes(table: pd.DataFrame, lead_hours: Sequence[int]) -> xr.Dataset:
         coords={
             "system": np.array(systems, dtype="U8"),
             "lead_hours": ("lead_hours", np.asarray(lead_hours), {"units": "h"}),
-            "quantile": np.array(PLUME_QUANTILES),
+            "quantile": ("quantile", np.array(PLUME_QUANTILES), {"units": "1"}),
         },
         attrs={"Conventions": "CF-1.12", "title": "Plumes of tropical cyclones", **note},
     )
