@@ -120,9 +120,10 @@ def write_outlines(outlines: Mapping[str, Document]) -> Path:
 def guard_product(document: Document, name: str) -> None:
     """StoreError that lists every array of the product store `name` that is not what it was.
 
-    Arrays that settings add are let pass, and so are those that they leave out.
+    Arrays that settings add are let pass, and so are those that they leave out, and stores that
+    only come with settings of one's own.
     """
-    reviewed = json.loads(checked_in(PRODUCTS))[name]
+    reviewed = json.loads(checked_in(PRODUCTS)).get(name, {})
     made = outline(document)
     shared = sorted(reviewed.keys() & made.keys())
     found = [line for key in shared for line in differences(reviewed[key], made[key], key)]

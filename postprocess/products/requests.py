@@ -130,7 +130,8 @@ class ProductRequest:
     """The configurable part of the products of a cycle.
 
     `point_quantities` are channels or wind speeds such as wind_speed_850, `spectra_levels` hPa,
-    `spectra_scalars` channels, `tracker_version` a version of the tracker's table of thresholds.
+    `spectra_scalars` channels, `tracker_version` a version of the tracker's table of thresholds,
+    `climatology` a file or store (postprocess.products.climatology): without it no indices.
     InputError for anything that the model does not have.
     """
 
@@ -148,6 +149,7 @@ class ProductRequest:
         "geopotential_500", "temperature_850", "specific_humidity_700",
     )  # fmt: skip
     tracker_version: str = TRACKER_VERSION
+    climatology: str | None = None
 
     def __post_init__(self) -> None:
         quantities = [plane.name for plane in planes_of(CHANNEL_NAMES)]

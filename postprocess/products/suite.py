@@ -24,6 +24,7 @@ from postprocess.products.cyclones.thresholds import TRACKER_VERSIONS
 from postprocess.products.ensemble import STATISTICS, EnsembleStatistics
 from postprocess.products.exceedance import ExceedanceProbabilities
 from postprocess.products.health import HealthLimits, MemberHealth
+from postprocess.products.indices import ClimateIndices
 from postprocess.products.lanes import Consumer, Lanes
 from postprocess.products.points import PointSeries
 from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
@@ -33,7 +34,8 @@ from postprocess.products.stored import copy_as_stored
 from postprocess.products.stream import StreamProduct, forecast_coordinates
 
 PRODUCTS = (
-    "ensemble", "probabilities", "meteograms", "spectra", "scalar_spectra", "cyclones", "health",
+    "ensemble", "probabilities", "indices", "meteograms", "spectra", "scalar_spectra", "cyclones",
+    "health",
 )  # fmt: skip
 
 
@@ -69,6 +71,18 @@ class ProductOptions:
                 f"no such products: {', '.join(unknown) or 'none asked for'}",
                 remedy=f"choose from {', '.join(PRODUCTS)}",
             )
+        if self.only == ("indices",) and self.request.climatology is None:
+            raise InputError(
+                "indices need a climatology",
+                where="products.climatology",
+                remedy="name its file or store in the table [products]",
+            )
+
+    @property
+    def streamed(self) -> tuple[str, ...]:
+        """The products that take steps; indices only where there is a climatology."""
+        absent = {"health"} if self.request.climatology else {"health", "indices"}
+        return tuple(name for name in self.only if name not in absent)
 
 
 class ProductSuite:
@@ -76,8 +90,9 @@ class ProductSuite:
 
     `update` takes every step and returns once a copy of it is made; it waits while two copies are
     in work. A product's error is raised by the next `update` or by `finish`. `finish` writes
-    ensemble.zarr, probabilities.zarr, meteograms.zarr, spectra.zarr, scalar_spectra.zarr, tracks.*
-    with cyclone_probability.zarr and plumes.zarr, and health.csv with health.json into `folder`.
+    ensemble.zarr, probabilities.zarr, indices.zarr (where there is a climatology), meteograms.zarr,
+    spectra.zarr, scalar_spectra.zarr, tracks.* with cyclone_probability.zarr and plumes.zarr, and
+    health.csv with health.json into `folder`.
     Memory holds two leads and what the small products keep.
     """
 
@@ -89,7 +104,7 @@ class ProductSuite:
             least_members=self._options.least_members,
             enforce=self._options.enforce_health and "health" in self._options.only,
         )
-        self._products = {name: self._make(name) for name in self._options.only if name != "health"}
+        self._products = {name: self._make(name) for name in self._options.streamed}
         self._lanes = Lanes(
             partial(copy_as_stored, rounding=self._options.rounding),
             self._health.screen if "health" in self._options.only else lambda step: step,
@@ -158,6 +173,7 @@ class ProductSuite:
                 rounding=o.rounding,
             ),
             "probabilities": lambda: ExceedanceProbabilities(asked.events, asked.window_hours),
+            "indices": lambda: ClimateIndices(Path(str(asked.climatology))),
             "meteograms": lambda: PointSeries(
                 asked.stations, asked.point_quantities, asked.quantiles
             ),
@@ -175,6 +191,7 @@ class ProductSuite:
         return {
             "ensemble": self._write_ensemble,
             "probabilities": lambda attributes: [self._write("probabilities", attributes)],
+            "indices": lambda attributes: [self._write("indices", attributes)],
             "meteograms": lambda attributes: [self._write("meteograms", attributes)],
             "spectra": lambda attributes: [self._write("spectra", attributes)],
             "scalar_spectra": lambda attributes: [self._write("scalar_spectra", attributes)],
