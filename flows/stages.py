@@ -181,7 +181,7 @@ def rollout(cycle: Cycle, state: Path, settings: Settings, report: Reporter) -> 
     """Run the ensemble, its products and figures; the folder of finished, unpublished stores.
 
     The folder is named by everything that decides its bits. A complete one is used as it is; in
-    an incomplete one the leads that are stored stay and are only computed again.
+    an incomplete one the stored leads stay, and the model goes on from its last restart state.
     """
     title = f"{settings.members} members, {settings.steps} steps"
 

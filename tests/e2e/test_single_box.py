@@ -17,6 +17,7 @@ from flows.orchestration.server import free_port
 from flows.progress import LogReporter
 from ingest.synthetic.mirror import Mirror
 from tests.flows.installation import until
+from tests.processes import end
 
 
 class Box:
@@ -65,8 +66,7 @@ class Box:
         try:
             yield process
         finally:
-            process.terminate()
-            process.wait(timeout=60)
+            end(process)
 
     def ask(self, path: str, **body: object) -> list[dict[str, object]]:
         answer = httpx.post(

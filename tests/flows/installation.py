@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from tests.processes import end
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
@@ -92,9 +94,7 @@ class Installation:
     def stop_workers(self) -> None:
         """End every worker that still runs."""
         for worker in self.workers:
-            worker.terminate()
-        for worker in self.workers:
-            worker.wait(timeout=30)
+            end(worker)
         self.workers.clear()
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
