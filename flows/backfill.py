@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from flows import stages
-from flows.forecast import forecast_cycle, ingest_analysis
+from flows.forecast import fetch_ahead, forecast_cycle, ingest_analysis
 from flows.plan import Need, Plan
 from flows.progress import LogReporter, Reporter
 from flows.settings import Settings
@@ -24,10 +25,11 @@ def ingest_all(
     workers: int,
     scheduler: str = "processes",
 ) -> dict[Cycle, str]:
-    """Fetch and archive the analyses, `workers` at once; what failed, with its reason.
+    """Fetch the analyses, `workers` at once, and archive them; what failed, with its reason.
 
-    They run as a Dask graph: in "processes" or "threads" of this machine, or on the cluster whose
-    scheduler has the given address (its workers see the same data root).
+    They are archived in the order of time, each after the one before: the gate judges an analysis
+    by its change since then. They run as a Dask graph: in "processes" or "threads" of this machine,
+    or on the cluster whose scheduler has the given address (its workers see the same data root).
     """
     failures: dict[Cycle, str] = {}
     size = BATCHES_AHEAD * workers
@@ -50,7 +52,10 @@ def _computed(
     from dask.base import compute
     from dask.delayed import delayed
 
-    graph = [delayed(ingest_one)(need.analysis, settings) for need in batch]
+    graph: list[Any] = []
+    for need in batch:
+        fetched = delayed(fetch_one)(need.analysis, settings)
+        graph.append(delayed(ingest_one)(need.analysis, settings, fetched, *graph[-1:]))
     if "://" not in scheduler:
         answers: Sequence[str | None] = compute(  # type: ignore[no-untyped-call]
             *graph, scheduler=scheduler, num_workers=workers
@@ -77,8 +82,14 @@ def _client(address: str) -> Any:
         ) from None
 
 
-def ingest_one(analysis: Cycle, settings: Settings) -> str | None:
-    """Fetch and archive one analysis unless it is archived; the reason when that failed."""
+def fetch_one(analysis: Cycle, settings: Settings) -> None:
+    """Fetch one analysis unless it is archived. A failure shows when `ingest_one` tries again."""
+    with suppress(MosaicOpsError, OSError):
+        fetch_ahead(analysis, settings, LogReporter())
+
+
+def ingest_one(analysis: Cycle, settings: Settings, *_after: object) -> str | None:
+    """Archive one analysis unless it is archived, after others; the reason when that failed."""
     try:
         ingest_analysis(analysis, settings, LogReporter())
     except (MosaicOpsError, OSError) as error:

@@ -95,6 +95,14 @@ def ingest_analysis(
             _ingest_from_mirrors(analysis, settings, report, run)
 
 
+def fetch_ahead(analysis: Cycle, settings: Settings, report: Reporter) -> None:
+    """Have the messages of one analysis at hand before it is its turn to be judged."""
+    with cycle_lock(analysis, settings.locks / INGEST_LOCKS, patient=True):
+        if analysis in stages.missing_analyses(analysis, settings):
+            source = stages.wait(analysis, settings, report)
+            stages.fetch(analysis, source, settings, report)
+
+
 def _ingest_from_mirrors(analysis: Cycle, settings: Settings, report: Reporter, run: Run) -> None:
     """The analysis from the first mirror that gives a sound one; those that fail are left out."""
     source = run(stages.wait, analysis, settings, report)

@@ -144,6 +144,17 @@ def _holes(
             yield cycle, f"no source has the analysis of {missing[0].analysis} ({missing[0].why})"
 
 
+def refuse_nothing_but_holes(plan: Plan) -> None:
+    """InputError when no source has what any cycle of the plan needs."""
+    if plan.holes and not plan.cycles and not plan.published:
+        cycle, why = next(iter(plan.holes.items()))
+        raise InputError(
+            f"none of the {len(plan.holes)} cycles can be run: {why}",
+            where=f"cycle {cycle}",
+            remedy="mosaic-ops sources plan START END says which dates are to be had",
+        )
+
+
 def plan_lines(plan: Plan) -> list[str]:
     """The plan for people, one fact a line."""
     origins: dict[str, int] = {}

@@ -40,6 +40,11 @@ class Settings(BaseModel):
     published_root: str | None = Field(
         None, description="folder, s3:// or gs:// that readers look at; by default in the data root"
     )
+    public_address: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s|()]+$",
+        description="where readers' browsers find the published root; linked from the runs' pages",
+    )
     weights_dir: Path | None = Field(
         None, description="folder of the weights; by default `weights` in the data root"
     )

@@ -64,9 +64,9 @@ def mirror(text: str) -> Source:
 
 def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
     """Wait for the analysis of `cycle`; the first of the settings' mirrors that has it."""
+    if (held := verified_manifest(settings.downloads / cycle.id, cycle)) is not None:
+        return held.source
     with _recorded("wait", cycle, settings, report, f"waiting for the analysis of {cycle}"):
-        if (held := verified_manifest(settings.downloads / cycle.id, cycle)) is not None:
-            return held.source
         mirrors = {mirror(name): name for name in settings.mirrors}
         deadline = cycle.datetime + dt.timedelta(hours=settings.deadline_hours)
         ready = wait_until_ready(
@@ -82,9 +82,9 @@ def wait(cycle: Cycle, settings: Settings, report: Reporter) -> str:
 def fetch(cycle: Cycle, source: str, settings: Settings, report: Reporter) -> Path:
     """Fetch the 82 fields of the analysis; the folder they lie in, with their manifest."""
     folder = settings.downloads / cycle.id
+    if verified_manifest(folder, cycle) is not None:
+        return folder
     with _recorded("fetch", cycle, settings, report, f"fetching {cycle}") as advance:
-        if verified_manifest(folder, cycle) is not None:
-            return folder
         megabytes = 1_000_000
         fetch_analysis(
             cycle,

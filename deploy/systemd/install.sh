@@ -6,13 +6,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ROOT=${ROOT:-}
 BINARY=$ROOT/opt/mosaic-ops/bin/mosaic-ops
 ENVIRONMENT=$ROOT/etc/mosaic-ops/environment
+COMMAND=$ROOT/usr/local/bin/mosaic-ops
 
 if [ ! -x "$BINARY" ]; then
     echo "error: $BINARY is not there" >&2
     echo "  remedy: python3 -m venv /opt/mosaic-ops; /opt/mosaic-ops/bin/pip install ." >&2
     exit 2
 fi
-mkdir -p "$ROOT/etc/mosaic-ops" "$ROOT/var/lib/mosaic-ops" "$ROOT/etc/systemd/system"
+mkdir -p "$ROOT/etc/mosaic-ops" "$ROOT/var/lib/mosaic-ops" "$ROOT/etc/systemd/system" \
+    "${COMMAND%/*}"
 if [ ! -f "$ENVIRONMENT" ]; then
     password=$(head -c 18 /dev/urandom | base64 | tr '+/' '-_')
     umask 077
@@ -21,6 +23,13 @@ if [ ! -f "$ENVIRONMENT" ]; then
     umask 022
     echo "made $ENVIRONMENT with a password for the interface"
 fi
+cat >"$COMMAND" <<'END'
+#!/bin/sh
+# What is typed here runs as the services do: their user, their environment.
+exec systemd-run --quiet --wait --pipe --uid=mosaic \
+    -p EnvironmentFile=/etc/mosaic-ops/environment /opt/mosaic-ops/bin/mosaic-ops "$@"
+END
+chmod 755 "$COMMAND"
 install -m 644 ./*.service ./*.timer "$ROOT/etc/systemd/system"
 if [ -n "$ROOT" ]; then
     echo "written below $ROOT; no service was started"
@@ -32,8 +41,7 @@ chown mosaic: "$ENVIRONMENT"
 systemctl daemon-reload
 systemctl enable --now mosaic-ops-server.service
 for _ in $(seq 60); do
-    systemd-run --quiet --wait --pipe --uid=mosaic -p EnvironmentFile="$ENVIRONMENT" \
-        "$BINARY" deploy --file "$PWD/../prefect.yaml" && break
+    "$COMMAND" deploy --file "$PWD/../prefect.yaml" && break
     sleep 5
 done
 systemctl enable --now mosaic-ops-worker@cpu.service mosaic-ops-worker@gpu.service \

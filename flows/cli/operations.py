@@ -36,7 +36,13 @@ def utc_now() -> dt.datetime:
 @config_option
 @click.command()
 @click.argument("cycle", required=False)
-@click.option("--cycles", default=12, show_default=True, help="Number of cycles, newest first.")
+@click.option(
+    "--cycles",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 4 * 366),
+    help="Number of cycles, newest first.",
+)
 @click.option("--json", "as_data", is_flag=True, help="The whole table as JSON.")
 def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -> None:
     """What became of each cycle, stage by stage; of one CYCLE, when each stage was done."""
@@ -81,7 +87,9 @@ def reconcile(config: Path | None, dry_run: bool) -> None:
 
 @config_option
 @click.command()
-@click.option("--hours", type=float, help="Age that is allowed; by default 16.")
+@click.option(
+    "--hours", type=click.FloatRange(0, min_open=True), help="Age that is allowed; by default 16."
+)
 @click.option("--quiet", is_flag=True, help="Do not send the alert.")
 def deadman(config: Path | None, hours: float | None, quiet: bool) -> None:
     """Is something being published at all? Reads the store only, for a cron outside Prefect."""
@@ -107,7 +115,8 @@ def list_alerts(config: Path | None, everything: bool) -> None:
     shown = [r for r in records(load_settings(config).alerts) if everything or r.over is None]
     for record in shown:
         ended = f", over {record.over:%Y-%m-%dT%H:%MZ}" if record.over else ""
-        muted = f", muted until {record.muted_until:%H:%MZ}" if record.is_muted(utc_now()) else ""
+        silent = record.muted_until if record.is_muted(utc_now()) else None
+        muted = f", muted until {silent:%Y-%m-%dT%H:%MZ}" if silent else ""
         click.echo(f"{record.alert.key}: since {record.raised:%Y-%m-%dT%H:%MZ}{muted}{ended}")
         click.echo(f"  {record.alert.cause}\n  next: {record.alert.command}")
     if not shown:
@@ -165,6 +174,7 @@ def backfill(
     plan = planning.make_plan(cycles, settings, utc_now())
     for line in planning.plan_lines(plan):
         click.echo(line)
+    planning.refuse_nothing_but_holes(plan)
     if dry_run:
         return
     with shown(Console(), settings.log_format) as report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -19,7 +19,7 @@ from flows.backfill import failed_histories, ingest_all, summary_lines
 from flows.forecast import Outcome, forecast_cycle
 from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
 from flows.orchestration.backfill_runs import CAMPAIGN_LOCKS, run_on_pool
-from flows.orchestration.exhibits import as_list, exhibits_of, verdict_card
+from flows.orchestration.exhibits import Exhibit, as_list, exhibits_of, exhibits_of_failure
 from flows.orchestration.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
 from flows.orchestration.operations import reconcile_once
 from flows.orchestration.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
@@ -33,7 +33,7 @@ from flows.orchestration.tasks import (
     quieten_console,
     tolerant,
 )
-from flows.plan import Plan, every_hours, make_plan, plan_lines, window
+from flows.plan import Plan, every_hours, make_plan, plan_lines, refuse_nothing_but_holes, window
 from flows.progress import Reporter
 from flows.settings import Settings, load_settings
 from flows.timetable import due_cycle, refuse_future
@@ -42,8 +42,8 @@ from flows.verify import verify as score
 from flows.watch.canary import examine
 from flows.watch.retention import free_space
 from flows.watch.status_text import latency_markdown, matrix_markdown
-from ingest.gate.verdict import GateRefusal
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import MosaicOpsError
 
 RECONCILE_DEPLOYMENT = "reconcile/every-15-minutes"
 CYCLE_PATTERN = r"^\d{4}-?\d{2}-?\d{2}[T ]?\d{2}(:?00)?Z?$"
@@ -146,13 +146,18 @@ def shown_cycle(
     name_run(run_name(cycle), (cycle_tag(cycle), f"variant:{settings.variant}"))
     try:
         outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run)
-    except GateRefusal as refusal:
-        shown = verdict_card("gate", refusal.where, refusal.verdict)
-        post_markdown(shown.key, shown.title, shown.text)
+    except CycleIsBusyError:
         raise
-    for exhibit in exhibits_of(outcome, settings):
-        post_markdown(exhibit.key, exhibit.title, exhibit.text)
+    except MosaicOpsError as error:
+        _show(exhibits_of_failure(cycle, settings, error))
+        raise
+    _show(exhibits_of(outcome, settings))
     return outcome
+
+
+def _show(exhibits: Iterable[Exhibit]) -> None:
+    for exhibit in exhibits:
+        post_markdown(exhibit.key, exhibit.title, exhibit.text)
 
 
 def run_in_prefect(
@@ -240,6 +245,7 @@ def backfill(
     cycles = window(Cycle.parse(first), Cycle.parse(last), every_hours(every), now())
     plan = make_plan(cycles, settings, now())
     post_markdown("backfill-plan", "Plan", as_list(plan_lines(plan)))
+    refuse_nothing_but_holes(plan)
     if dry_run:
         return Completed(name="Planned", message=plan_lines(plan)[0])
     try:

@@ -5,29 +5,41 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
+from pathlib import PurePosixPath
 
 from flows import stages
+from flows.figures import FIGURE_NAMES, FIGURES
 from flows.forecast import Outcome
 from flows.receipts import receipts_of
 from flows.settings import Settings
+from flows.watch.gate import gate_verdicts
 from flows.watch.waterfall import waterfall_markdown
-from ingest.archive import provenance
 from ingest.gate.plot import draw_verdict
-from ingest.gate.verdict import Verdict
+from ingest.gate.verdict import GateRefusal, Verdict
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import ArchiveError
+from mosaic_core.contract.errors import MosaicOpsError
 from postprocess.manifest import Manifest
 from postprocess.objects.root import open_root
 from postprocess.publish import published_cycle
 
-PICTURE_WIDTHS = (900, 720, 540, 360)
-PICTURE_LIMIT_BYTES = 140_000  # a third more as base64; the row stays under 200 kB
+OVERVIEW = "overview"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How large a picture may be: it takes the first of the widths that keeps to the limit."""
+
+    widths: tuple[int, ...]
+    limit_bytes: int
+
+
+WHOLE = Frame((900, 720, 540, 360), 140_000)
+"""A third more as base64; the row of Prefect's database stays under 200 kB."""
+
+THUMBNAIL = Frame((400, 330, 270), 30_000)
+"""Four of them and the text of the overview stay under it too."""
 
 
 @dataclass(frozen=True)
@@ -40,49 +52,71 @@ class Exhibit:
 
 
 def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
-    """The waterfall of the cycle, and every picture of its publication (small enough)."""
-    receipts = receipts_of(outcome.cycle, settings.receipts)
-    if receipts:
-        text = waterfall_markdown(outcome.cycle, receipts)
-        yield Exhibit("waterfall", f"Stages of {outcome.cycle}", text)
-    if not outcome.made:
-        return
-    yield from verdicts(outcome.cycle, settings)
-    manifest = published_cycle(settings.published, outcome.cycle)
+    """All of a published cycle at a glance; of one that this run made, also what the gate said of
+    each state it started from, the newest first, and every figure."""
+    cycle = outcome.cycle
+    manifest = published_cycle(settings.published, cycle)
     if manifest is None:
         return
-    yield Exhibit("stores", f"Stores of {outcome.cycle}", store_card(outcome, manifest))
-    root = open_root(settings.published)
-    for record in manifest.objects:
-        name = PurePosixPath(record.key)
-        if name.suffix == ".png":
-            title, content = name.stem.replace("_", " "), root.read(f"{manifest.path}/{record.key}")
-            yield Exhibit(key_of(name.stem), f"{title} {outcome.cycle}", picture(title, content))
-
-
-def verdicts(cycle: Cycle, settings: Settings) -> Iterator[Exhibit]:
-    """What the gate said of each state that the cycle started from, the newest first."""
-    records = archive_records(settings.fills) | archive_records(settings.archive)
-    for valid in reversed(stages.history(cycle, settings)):
-        hours = round((cycle.datetime - valid.datetime).total_seconds() / 3600)
-        gate = records.get(valid.init_time, {}).get("gate")
-        if gate is not None:
+    history = stages.history(cycle, settings)
+    judged = gate_verdicts(reversed(history), settings.fills, settings.archive)
+    figures = dict(_figures(manifest, settings.published))
+    yield overview(outcome, manifest, judged, figures, settings)
+    if outcome.made:
+        for valid, verdict in judged.items():
+            hours = round((cycle.datetime - valid.datetime).total_seconds() / 3600)
             key = f"gate-{hours}-h-before" if hours else "gate"
-            yield verdict_card(key, f"analysis of {valid}", Verdict.from_record(gate))
+            yield verdict_card(key, f"analysis of {valid}", verdict)
+        for name, content in figures.items():
+            yield Exhibit(key_of(name), f"{name} {cycle}", picture(name, content, WHOLE))
 
 
-def archive_records(archive: Path) -> dict[np.datetime64, dict[str, Any]]:
-    """The record of each time in an archive; none when there is no archive."""
-    try:
-        return provenance(archive)
-    except ArchiveError:
-        return {}
+def exhibits_of_failure(
+    cycle: Cycle, settings: Settings, error: MosaicOpsError
+) -> Iterator[Exhibit]:
+    """How far a cycle came and why no farther; what the gate said when it refused."""
+    receipts = receipts_of(cycle, settings.receipts)
+    if receipts:
+        yield Exhibit(OVERVIEW, f"{cycle}: {error.what}", waterfall_markdown(cycle, receipts))
+    if isinstance(error, GateRefusal):
+        yield verdict_card("gate", error.where, error.verdict)
+
+
+def overview(
+    outcome: Outcome,
+    manifest: Manifest,
+    judged: Mapping[Cycle, Verdict],
+    figures: Mapping[str, bytes],
+    settings: Settings,
+) -> Exhibit:
+    """What is published, when each stage was done, the gate, the figures small, how to open it."""
+    cycle = outcome.cycle
+    said = ", ".join(f"{valid} {verdict.outcome.value}" for valid, verdict in judged.items())
+    parts = (
+        _headline(outcome, manifest),
+        _links(settings.public_address.rstrip("/"), manifest) if settings.public_address else "",
+        waterfall_markdown(cycle, receipts_of(cycle, settings.receipts)),
+        f"Gate: {said}" if said else "",
+        " ".join(picture(name, content, THUMBNAIL) for name, content in figures.items()),
+        _how_to_open(outcome),
+        _sizes(manifest),
+    )
+    text = "\n\n".join(part.strip() for part in parts if part)
+    return Exhibit(OVERVIEW, f"{cycle} at a glance", text)
+
+
+def _figures(manifest: Manifest, published: str) -> Iterator[tuple[str, bytes]]:
+    """The pictures of a publication, in the order of their table."""
+    root, keys = open_root(published), {record.key for record in manifest.objects}
+    for name in FIGURE_NAMES:
+        if (key := f"{FIGURES}/{name}") in keys:
+            yield PurePosixPath(name).stem.replace("_", " "), root.read(f"{manifest.path}/{key}")
 
 
 def verdict_card(key: str, subject: str, verdict: Verdict) -> Exhibit:
     """A verdict as a table and a picture."""
     title = f"Gate: {subject}: {verdict.outcome.value}"
-    drawn = picture(title, draw_verdict(verdict, subject))
+    drawn = picture(title, draw_verdict(verdict, subject), WHOLE)
     return Exhibit(key, title, f"{verdict_table(verdict)}\n\n{drawn}")
 
 
@@ -110,48 +144,56 @@ def as_list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def store_card(outcome: Outcome, manifest: Manifest) -> str:
-    """Where the stores are, how large each is, and how to open them."""
+def _headline(outcome: Outcome, manifest: Manifest) -> str:
+    return (
+        f"**{outcome.cycle}**: {manifest.members} members to {manifest.lead_hours} h, "
+        f"{_megabytes(manifest.bytes)} in `{outcome.address}`"
+    )
+
+
+def _links(readers: str, manifest: Manifest) -> str:
+    """The cycle on the forecaster's page, and the manifest of its files."""
+    maps = f"{readers}/index.html#cycle={manifest.cycle}"
+    return f"[maps and time series]({maps}), [files]({readers}/{manifest.path}/manifest.json)"
+
+
+def _how_to_open(outcome: Outcome) -> str:
+    return (
+        f"```python\nimport xarray as xr\n\nrun = '{outcome.address}'\n"
+        "forecast = xr.open_zarr(f'{run}/forecast.zarr')\n```"
+    )
+
+
+def _sizes(manifest: Manifest) -> str:
+    """A line for each store."""
     sizes: Counter[str] = Counter()
     for record in manifest.objects:
         sizes[record.key.partition("/")[0]] += record.size
     rows = [f"| `{name}` | {_megabytes(size)} |" for name, size in sorted(sizes.items())]
-    return "\n".join(
-        [
-            f"**{outcome.cycle}**: {manifest.members} members to {manifest.lead_hours} h, "
-            f"{_megabytes(manifest.bytes)} in `{outcome.address}`",
-            "",
-            f"```python\nimport xarray as xr\n\nrun = '{outcome.address}'",
-            "forecast = xr.open_zarr(f'{run}/forecast.zarr')\n```",
-            "",
-            "| in it | size |",
-            "|---|--:|",
-            *rows,
-        ]
-    )
+    return "\n".join(["| in it | size |", "|---|--:|", *rows])
 
 
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
-def picture(name: str, content: bytes) -> str:
+def picture(name: str, content: bytes, frame: Frame) -> str:
     """A PNG as a data address: the only form that both of Prefect's interfaces draw."""
-    if len(content) > PICTURE_LIMIT_BYTES:
-        content = _smaller(content)
+    if len(content) > frame.limit_bytes:
+        content = _smaller(content, frame)
     encoded = base64.b64encode(content).decode()
     return f"![{name}](data:image/png;base64,{encoded})"
 
 
-def _smaller(content: bytes) -> bytes:
-    """The picture with a palette of 128 colours, as wide as the limit of a row allows."""
+def _smaller(content: bytes, frame: Frame) -> bytes:
+    """The picture with a palette of 128 colours, as wide as the frame allows."""
     from PIL import Image  # comes with matplotlib
 
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    for width in PICTURE_WIDTHS:
+    for width in frame.widths:
         image.thumbnail((width, width))
         out = io.BytesIO()
         image.quantize(128).save(out, format="PNG", optimize=True)
-        if out.tell() <= PICTURE_LIMIT_BYTES:
+        if out.tell() <= frame.limit_bytes:
             break
     return out.getvalue()

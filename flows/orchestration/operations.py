@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.orchestration.backfill_runs import revive
+from flows.orchestration.pools import attendance
 from flows.orchestration.runs import carry_out, live_runs, name_waiting
 from flows.settings import Settings
 from flows.timetable import CYCLE_STEP_HOURS
 from flows.watch.alerts import Alert, sender, update_alerts
-from flows.watch.conditions import RECONCILED_KINDS, conditions
+from flows.watch.conditions import RECONCILED_KINDS, Seen, conditions
+from flows.watch.gate import gate_verdicts
 from flows.watch.reconcile import Run, Verdict, decide
 from flows.watch.status import WINDOW_CYCLES, Freshness, Row, freshness, rows, write_status
 
@@ -59,7 +61,7 @@ def reconcile_once(
     name_waiting(client, runs)
     carry_out(client, verdict.actions)
     revived = revive(client, settings, now)
-    raised = tell(table, verdict, settings, now)
+    raised = tell(look(table, verdict, settings, client, now), settings, now)
     write_status(settings, now, table, figures)
     return Pass(table, figures, verdict, raised, revived)
 
@@ -74,17 +76,22 @@ def since_installed(table: Sequence[Row], runs: Iterable[Run]) -> tuple[Row, ...
     return tuple(table[: (ours[-1] if ours else 0) + 1])
 
 
-def tell(
-    table: Sequence[Row], verdict: Verdict, settings: Settings, now: dt.datetime
-) -> tuple[Alert, ...]:
+def look(
+    table: tuple[Row, ...],
+    verdict: Verdict,
+    settings: Settings,
+    client: SyncPrefectClient,
+    now: dt.datetime,
+) -> Seen:
+    """The cycles with what else an alert can be about."""
+    judged = gate_verdicts((row.cycle for row in table), settings.archive)
+    return Seen(table, verdict, tuple(attendance(client, now)), judged)
+
+
+def tell(seen: Seen, settings: Settings, now: dt.datetime) -> tuple[Alert, ...]:
     """Raise what holds now and end what does not; the alerts that are new."""
-    return update_alerts(
-        conditions(table, verdict, settings, now),
-        settings.alerts,
-        now,
-        sender(settings),
-        RECONCILED_KINDS,
-    )
+    found = conditions(seen, settings, now)
+    return update_alerts(found, settings.alerts, now, sender(settings), RECONCILED_KINDS)
 
 
 def _count(settings: Settings) -> int:

@@ -18,6 +18,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
 from prefect.exceptions import ObjectNotFound
 
+from flows.watch.reconcile import Attendance
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 
 CPU_RUNS = 8
@@ -168,23 +169,8 @@ def _tail(text: str) -> str:
 _ERROR = re.compile(r"[\w.]+(Error|Exception|NotFound)\b")
 
 
-@dataclass(frozen=True)
-class Attendance:
-    """A pool: workers that are there, and runs that wait for one."""
-
-    pool: str
-    online: tuple[str, ...]
-    waiting: int
-
-
 def attendance(client: SyncPrefectClient, now: dt.datetime) -> Iterator[Attendance]:
     """Who serves each pool of ours; MosaicOpsError when the server does not have the pools."""
-    overdue = FlowRunFilter.model_validate(
-        {
-            "state": {"type": {"any_": ["SCHEDULED"]}},
-            "next_scheduled_start_time": {"before_": now},
-        }
-    )
     for pool in pools(gpus=1):
         try:
             client.read_work_pool(pool.name)
@@ -192,8 +178,37 @@ def attendance(client: SyncPrefectClient, now: dt.datetime) -> Iterator[Attendan
             raise MosaicOpsError(
                 f"the server has no work pool {pool.name}", remedy="mosaic-ops deploy"
             ) from None
-        workers = client.read_workers_for_work_pool(pool.name)
-        here = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool.name]))
-        waiting = client.read_flow_runs(flow_run_filter=overdue, work_pool_filter=here)
-        online = (worker.name for worker in workers if worker.status == "ONLINE")
-        yield Attendance(pool.name, tuple(online), len(waiting))
+        there = workers_of(client, pool.name)
+        overdue = _overdue(client, pool.name, now)
+        yield Attendance(pool.name, there.online, there.last, overdue)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Names of a pool's workers that are there, and of the one that was heard last."""
+
+    online: tuple[str, ...]
+    last: str | None
+
+
+def workers_of(client: SyncPrefectClient, pool: str) -> Workers:
+    """Prefect counts a worker as gone after three heartbeats, 90 s."""
+    known = client.read_workers_for_work_pool(pool)
+    heard = sorted(known, key=lambda worker: worker.last_heartbeat_time or _NEVER)
+    online = tuple(worker.name for worker in known if worker.status == "ONLINE")
+    return Workers(online, heard[-1].name if heard else None)
+
+
+_NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
+def _overdue(client: SyncPrefectClient, pool: str, now: dt.datetime) -> int:
+    """How many runs of a pool should have been taken by `now`."""
+    overdue = FlowRunFilter.model_validate(
+        {
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+            "next_scheduled_start_time": {"before_": now},
+        }
+    )
+    here = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    return len(client.read_flow_runs(flow_run_filter=overdue, work_pool_filter=here))

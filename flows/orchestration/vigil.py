@@ -14,9 +14,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Crashed, Pending
 
+from flows.orchestration.pools import workers_of
 from flows.progress import Reporter
 
-NO_WORKER_SECONDS = 300.0
+NO_WORKER_SECONDS = 20.0
+"""A worker that is there takes a run within ten seconds, unless it is as busy as it may be."""
+
 NO_START_SECONDS = 300.0
 """From a worker's claim to a process that says it runs: 4 to 10 s, a minute under load."""
 
@@ -38,29 +41,39 @@ class Vigil:
         found = client.read_flow_run(self._run)
         state = found.state or Pending()
         if self._unserved.is_over(state.is_scheduled()):
-            self._report.say(f"no worker has taken {found.name}: mosaic-ops workers")
+            self._say_who_is_missing(client, found)
         silent = self._silent.is_over(state.is_running() and not self._has_lock())
         if self._claimed.is_over(state.is_pending()) or silent:
             dead: State[None] = Crashed(message="no process holds the lock of its work")
             client.set_flow_run_state(self._run, dead, force=True)
         return found
 
+    def _say_who_is_missing(self, client: SyncPrefectClient, run: FlowRun) -> None:
+        """A run that stands in line behind others waits for nobody."""
+        pool = run.work_pool_name
+        if pool is not None and not workers_of(client, pool).online:
+            self._report.say(
+                f"{run.name} waits: pool {pool} has no worker; start one on a machine of that "
+                f"pool: mosaic-ops worker {pool}"
+            )
+
 
 class Patience:
-    """Tells once that something has held without a break for so many seconds."""
+    """Tells that something has held without a break for so many seconds, and again when it has
+    for twice as long more: rarer and rarer."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._first = self._seconds = seconds
         self._since: float | None = None
 
     def is_over(self, holds: bool) -> bool:
-        """True when it holds now and has for long enough; then the count begins anew."""
+        """True when it holds now and has for long enough."""
         now = time.monotonic()
         if not holds:
-            self._since = None
+            self._since, self._seconds = None, self._first
             return False
         self._since = now if self._since is None else self._since
         if now - self._since < self._seconds:
             return False
-        self._since = None
+        self._since, self._seconds = now, 2 * self._seconds
         return True

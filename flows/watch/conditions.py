@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flows.settings import Settings
 from flows.timetable import age_hours
 from flows.watch.alerts import Alert, sender, update_alerts
-from flows.watch.reconcile import Verdict
+from flows.watch.reconcile import Attendance, Verdict
 from flows.watch.status import Row
+from ingest.gate.verdict import Outcome, told
+from ingest.gate.verdict import Verdict as GateVerdict
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
 from postprocess.publish import published_cycle, read_pointer
 
-RECONCILED_KINDS = ("failed", "late", "source", "refused", "members", "disk", "worker")
+RECONCILED_KINDS = ("failed", "late", "source", "refused", "warned", "members", "disk", "worker")
 """Kinds that the reconciler raises and ends."""
 
 DEADMAN = "deadman"
@@ -26,16 +29,27 @@ when the next one comes."""
 _GIGABYTE = 1e9
 
 
-def conditions(
-    table: Sequence[Row], verdict: Verdict, settings: Settings, now: dt.datetime
-) -> Iterator[Alert]:
+@dataclass(frozen=True)
+class Seen:
+    """What a pass saw: the cycles, newest first, and what was decided about them; who is at the
+    pools; what the gate said of the analyses."""
+
+    table: Sequence[Row]
+    verdict: Verdict
+    served: Sequence[Attendance] = ()
+    judged: Mapping[Cycle, GateVerdict] = field(default_factory=dict)
+
+
+def conditions(seen: Seen, settings: Settings, now: dt.datetime) -> Iterator[Alert]:
     """Everything that holds now."""
-    for row in table:
-        if row.state == "published":
+    for row in seen.table:
+        recent = age_hours(row.cycle, now) <= settings.catchup_hours
+        if row.state == "published" and recent:
             yield from _missing_members(row, settings)
-        elif row.state != "expired":
-            yield from _unpublished(row, row.cycle in verdict.given_up, settings, now)
-    yield from _unserved(verdict)
+            yield from _doubtful(row.cycle, seen.judged.get(row.cycle))
+        elif row.state not in {"published", "expired"}:
+            yield from _unpublished(row, row.cycle in seen.verdict.given_up, settings, now)
+    yield from _unserved(seen.verdict, seen.served)
     yield from _disk(settings)
 
 
@@ -79,8 +93,31 @@ def _missing_members(row: Row, settings: Settings) -> Iterator[Alert]:
         )
 
 
-def _unserved(verdict: Verdict) -> Iterator[Alert]:
-    if verdict.unserved:
+def _doubtful(cycle: Cycle, judged: GateVerdict | None) -> Iterator[Alert]:
+    """A publication from an analysis that the gate let pass with a warning."""
+    warnings = judged.of(Outcome.WARN) if judged else ()
+    if warnings:
+        yield Alert(
+            kind="warned",
+            subject=cycle.label,
+            stage="gate",
+            cause="; ".join(map(told, warnings)),
+            command=f"mosaic-ops gate {cycle}",
+        )
+
+
+def _unserved(verdict: Verdict, served: Sequence[Attendance]) -> Iterator[Alert]:
+    """Pools without a worker; runs that nobody takes although every pool has one."""
+    missed = [each for each in served if each.is_missed]
+    for each in missed:
+        yield Alert(
+            kind="worker",
+            subject=each.pool,
+            cause=f"pool {each.pool} has no worker (the last was {each.last or 'never there'}); "
+            f"runs waiting: {each.waiting}",
+            command="mosaic-ops workers",
+        )
+    if verdict.unserved and not missed:
         cycles = ", ".join(sorted({run.cycle.label for run in verdict.unserved}))
         yield Alert(
             kind="worker",

@@ -53,6 +53,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Attendance:
+    """A pool: the workers that are there, the one that was there last, overdue runs."""
+
+    pool: str
+    online: tuple[str, ...]
+    last: str | None
+    waiting: int
+
+    @property
+    def is_missed(self) -> bool:
+        """Nobody is there although somebody was, or is wanted. A pool never used is no fault."""
+        return not self.online and bool(self.last or self.waiting)
+
+
+@dataclass(frozen=True)
 class Action:
     """One thing to do: start a run of `cycle` at `at`, or change the run `run`.
 

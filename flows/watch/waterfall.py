@@ -11,15 +11,15 @@ from flows.watch.status_text import duration, hours, in_columns
 from mosaic_core.contract.cycle import Cycle
 
 BAR_CHARACTERS = 32
-HEAD = ("once done", "state", "done at", "took", "tries", "time axis")
+HEAD = ("once done", "state", "done at", "took", "tries", "on", "time axis")
 
 
 def waterfall_markdown(cycle: Cycle, receipts: Sequence[Receipt]) -> str:
-    """A table with a bar per stage, when the cycle was visible, and the reasons of failures."""
+    """When the cycle was visible, a line and a bar for each stage, and the reasons of failures."""
     table = [list(HEAD), *_body(cycle, receipts)]
     drawn = [[*cells[:-1], f"`{cells[-1]}`"] for cells in table[1:]]
     lines = [f"| {' | '.join(cells)} |" for cells in (table[0], *drawn)]
-    lines.insert(1, "|---|---|--:|--:|--:|---|")
+    lines.insert(1, "|---|---|--:|--:|--:|---|---|")
     reasons = [f"- **{receipt.stage}**: {receipt.reason}" for receipt in receipts if receipt.reason]
     return "\n".join([_visible(cycle, receipts), "", *lines, "", *reasons])
 
@@ -50,9 +50,8 @@ def _body(cycle: Cycle, receipts: Sequence[Receipt]) -> list[list[str]]:
         seconds = (end - receipt.started).total_seconds()
         done = f"T+{hours(age_hours(cycle, end))}" if receipt.status == "done" else "-"
         drawn = bar((receipt.started - first).total_seconds() / whole, seconds / whole)
-        name = STAGES.get(receipt.stage, receipt.stage)
-        took = duration(seconds)
-        body.append([name, receipt.status, done, took, str(receipt.attempt), drawn])
+        name, tries = STAGES.get(receipt.stage, receipt.stage), str(receipt.attempt)
+        body.append([name, receipt.status, done, duration(seconds), tries, receipt.host, drawn])
     return body
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from flows.cli.main import cli
 from flows.settings import PREFIX, Settings
+from tests.flows.database import binaries, postgres, short_folder
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ROOT = DEPLOY.parent
@@ -195,6 +196,55 @@ def test_the_installer_makes_a_password_once_and_keeps_it_to_itself(tmp_path: Pa
     assert made.read_text() == kept
     written = {path.name for path in (tmp_path / "etc" / "systemd" / "system").iterdir()}
     assert written == {path.name for path in (DEPLOY / "systemd").iterdir()} - {"install.sh"}
+
+
+def test_the_command_of_the_box_runs_as_the_services_do(tmp_path: Path) -> None:
+    """As root with nothing set, `mosaic-ops status` would look at an empty folder."""
+    binary = tmp_path / "opt" / "mosaic-ops" / "bin" / "mosaic-ops"
+    runner = tmp_path / "bin" / "systemd-run"
+    for path, text in ((binary, "#!/bin/sh\n"), (runner, '#!/bin/sh\necho "$@"\n')):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    assert install(tmp_path).returncode == 0
+    said = subprocess.run(
+        [tmp_path / "usr" / "local" / "bin" / "mosaic-ops", "status", "--cycles", "3"],
+        env={"PATH": f"{runner.parent}:/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "--uid=mosaic" in said
+    assert "EnvironmentFile=/etc/mosaic-ops/environment" in said
+    assert said.endswith("/opt/mosaic-ops/bin/mosaic-ops status --cycles 3\n")
+
+
+def blocks_of_the_runbook() -> list[str]:
+    return re.findall(r"```bash\n(.*?)```", (DEPLOY / "runbook.md").read_text(), re.S)
+
+
+def test_the_database_is_saved_and_brought_back_as_the_runbook_says(tmp_path: Path) -> None:
+    """Where PostgreSQL is installed; the lines are there everywhere."""
+    blocks = blocks_of_the_runbook()
+    save = next(block for block in blocks if "pg_dump" in block).splitlines()[:2]
+    restore = next(block for block in blocks if "pg_restore" in block)
+    assert save[0].startswith("DATABASE=$(sed")
+    if binaries() is None:
+        return
+    environment = tmp_path / "environment"
+    with short_folder() as folder, postgres(folder / "pg") as address:
+        environment.write_text(f"PREFECT_API_DATABASE_CONNECTION_URL={address}\n")
+        lines = [
+            *save, 'psql -q "$DATABASE" -c "drop table before"', restore,
+            'psql -qtc "select count(*) from before" "$DATABASE"',
+        ]  # fmt: skip
+        script = "\n".join(lines).replace("/etc/mosaic-ops/environment", str(environment))
+        before = save[0].replace("/etc/mosaic-ops/environment", str(environment))
+        fill = 'psql -q "$DATABASE" -c "create table before as select 7 as a"'
+        done = subprocess.run(
+            ["bash", "-euc", f"{before}\n{fill}\n{script}"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1"
 
 
 def test_every_command_of_the_runbook_exists() -> None:

@@ -43,7 +43,7 @@ def test_the_run_its_stages_and_its_pictures_are_shown(fresh: DemoFolder) -> Non
         assert (run["name"], run["state_name"]) == (f"forecast {CYCLE}", "Completed")
         for stage in ("fetch", "archive", "initial state", "rollout", "publish"):
             assert tasks[f"{stage} {CYCLE}"] == "Completed"
-        assert {"waterfall", "stores", *FIGURES} <= set(artifacts)
+        assert {"overview", *FIGURES} <= set(artifacts)
         for key in ("gate", "gate-6-h-before", "gate-12-h-before", "gate-18-h-before"):
             assert artifacts[key]["description"].endswith("pass")
             assert "| imprint of mountains | 2m_temperature |" in artifacts[key]["data"]
@@ -62,9 +62,10 @@ def look(root: str, where: str, run: dict[str, Any], artifacts: dict[str, dict[s
     with browser(root, where) as shown:
         shown.open("/runs", f"forecast {CYCLE}", f"cycle:{CYCLE}")
         shown.open(f"/runs/flow-run/{run['id']}", f"rollout {CYCLE}", f"fetching {CYCLE}: done")
-        shown.open(f"/artifacts/artifact/{artifacts['waterfall']['id']}", "was visible at T+")
+        glance = f"/artifacts/artifact/{artifacts['overview']['id']}"
+        shown.open(glance, "was visible at T+", "Gate: ", "forecast.zarr")
         assert shown.page.locator("table tr").count() >= 7, "a table, not its source"
-        shown.open(f"/artifacts/artifact/{artifacts['stores']['id']}", "forecast.zarr")
+        assert len(shown.pictures()) == len(FIGURES)
         for key in FIGURES:
             shown.open(f"/artifacts/artifact/{artifacts[key]['id']}")
             assert min(shown.pictures()) >= 360, key

@@ -33,6 +33,7 @@ class Box:
             "PREFECT_SERVER_API_AUTH_STRING": "ops:hunter2",
             "PREFECT_API_AUTH_STRING": "ops:hunter2",
             "MOSAIC_OPS_ALERT_WEBHOOK": "http://127.0.0.1:9/hunter2",
+            "AWS_SECRET_ACCESS_KEY": "hunter2-of-the-bucket",
             "MOSAIC_OPS_DATA_ROOT": str(folder / "data"),
             "MOSAIC_OPS_VARIANT": "mini",
             "MOSAIC_OPS_MEMBERS": "2",

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
 from flows import backfill, estimates, forecast
 from flows import plan as planning
@@ -124,6 +125,8 @@ def test_every_cycle_is_run_and_every_analysis_fetched_once(settings: Settings) 
     assert not run(settings, 8)
     assert set(work(settings, "fetch").values()) == {1}
     assert len(work(settings, "fetch")) == 11
+    archived = list(work(settings, "archive"))
+    assert archived == sorted(archived), "judged by the change since the one before"
     assert work(settings, "publish") == {cycle.id: 1 for cycle in cycles(8)}
 
 
@@ -153,6 +156,30 @@ def test_a_bad_analysis_stops_only_the_cycles_that_need_it(settings: Settings) -
     toy_stages.offer(settings, bad)
     assert not run(settings, 8)
     assert len(work(settings, "publish")) == 8
+
+
+def test_a_window_that_no_source_has_is_an_error(settings: Settings) -> None:
+    some = settings.model_copy(update={"mirrors": ("ecmwf",)})
+    window = planning.window(FIRST, FIRST.shift(6), 6, NOW)
+    with pytest.raises(InputError, match="none of the 2 cycles can be run: no source has") as said:
+        planning.refuse_nothing_but_holes(planning.make_plan(window, some, NOW))
+    assert "keeps 72 h only" in said.value.what
+    assert "mosaic-ops sources plan" in said.value.remedy
+    planning.refuse_nothing_but_holes(planning.make_plan(window, settings, NOW))
+
+
+def test_the_ingest_runs_on_a_cluster_at_an_address(settings: Settings) -> None:
+    """A scheduler behind a socket, its worker in this process, where the toys are."""
+    offer(settings, 3)
+    plan = planning.make_plan(cycles(3), settings, NOW)
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tcp://")
+        assert not backfill.ingest_all(plan.to_fetch, settings, LogReporter(), 2, address)
+    assert set(work(settings, "fetch").values()) == {1}
+    assert len(work(settings, "fetch")) == 6
 
 
 def test_an_unreachable_cluster_is_said(settings: Settings) -> None:

@@ -93,6 +93,7 @@ def archive(cycle: Cycle, manifest: Path, settings: Settings, report: Reporter) 
             raise DataError(fault, where=f"cycle {cycle}", remedy="look at the file")
     with recorded("archive", cycle, settings.receipts, report, f"archive {cycle}"):
         write_json_atomic(settings.archive / f"{cycle.id}.json", {"from": str(manifest)})
+        note(settings, f"archive {cycle.id}")
 
 
 def fill(cycle: Cycle, settings: Settings, report: Reporter) -> str:

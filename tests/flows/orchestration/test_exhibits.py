@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.forecast import Outcome
 from flows.orchestration.exhibits import (
-    PICTURE_LIMIT_BYTES,
-    archive_records,
+    WHOLE,
     key_of,
+    overview,
     picture,
     verdict_card,
 )
@@ -33,18 +34,25 @@ from flows.orchestration.service import (
 from flows.orchestration.tasks import MARKDOWN_LIMIT_BYTES
 from ingest.gate.verdict import Limits, Verdict, unchecked
 from mosaic_core.contract.errors import InputError, MosaicOpsError
-from tests.flows.records import NEWEST, receipt, row, run
+from postprocess.publish import published_cycle
+from tests.flows.records import NEWEST, history, publish, receipt, row, run, settings
 
 
-def test_a_large_picture_is_made_small_enough_for_the_database() -> None:
+def noisy_map() -> bytes:
+    """A large PNG that does not compress well."""
     rng = np.random.default_rng(1)
     smooth = np.add.outer(np.arange(1200), np.arange(1600)) // 12 % 256
     noisy = (smooth[..., None] + rng.integers(0, 3, (1200, 1600, 3))).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(noisy).save(out, format="PNG")
-    assert len(out.getvalue()) > PICTURE_LIMIT_BYTES
-    text = picture("map", out.getvalue())
-    assert len(text) < len(out.getvalue()) / 5
+    return out.getvalue()
+
+
+def test_a_large_picture_is_made_small_enough_for_the_database() -> None:
+    content = noisy_map()
+    assert len(content) > WHOLE.limit_bytes
+    text = picture("map", content, WHOLE)
+    assert len(text) < len(content) / 5
     image = Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].rstrip(")"))))
     assert max(image.size) == 900
 
@@ -131,5 +139,27 @@ def test_the_gate_shows_each_check_with_its_limit_and_a_picture() -> None:
     assert Image.open(io.BytesIO(base64.b64decode(shown))).format == "PNG"
 
 
-def test_an_archive_that_is_not_there_has_no_verdicts(tmp_path: Path) -> None:
-    assert archive_records(tmp_path / "analyses.zarr") == {}
+def test_the_overview_fits_a_row_and_links_where_readers_go(tmp_path: Path) -> None:
+    config = settings(tmp_path, public_address="https://forecasts.example.org/mosaic/")
+    publish(config.published, NEWEST, members=4)
+    history(NEWEST, config.receipts, 7.2)
+    manifest = published_cycle(config.published, NEWEST)
+    assert manifest is not None
+    outcome = Outcome(NEWEST, "s3://bucket/run", made=True)
+    gate = {NEWEST: Verdict((Limits(1.0, 2.0, "").judge("spread", "t", 1.5),))}
+    figures = dict.fromkeys(("a", "b", "c", "d"), noisy_map())
+    text = overview(outcome, manifest, gate, figures, config).text
+    assert len(text.encode()) < MARKDOWN_LIMIT_BYTES
+    assert text.count("](data:image/png;base64,") == 4
+    parts = ("4 members to 24 h", "visible at T+7 h 12 min", "2026-11-23T00Z warn", "open_zarr")
+    assert all(part in text for part in parts)
+    link = "(https://forecasts.example.org/mosaic/index.html#cycle=20261123T00Z)"
+    assert link in text
+    unlinked = overview(outcome, manifest, {}, {}, settings(tmp_path)).text
+    assert "](" not in unlinked
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "javascript:alert(1)", "https://x/a)b", "x"])
+def test_a_link_is_an_address_of_the_web(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="public_address"):
+        settings(tmp_path, public_address=address)

@@ -188,8 +188,7 @@ def test_the_page_of_a_cycle_has_its_artifacts(installed: Installation) -> None:
         "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
     )
     kinds = {(each["type"], each["key"]) for each in found}
-    assert ("markdown", "waterfall") in kinds
-    assert ("markdown", "stores") in kinds
+    assert ("markdown", "overview") in kinds
     assert run["name"] == f"forecast {SLOW}"
     assert f"cycle:{SLOW}" in run["tags"]
 

@@ -7,18 +7,26 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows.orchestration.runs import clock_skew, refuse_skew
+from flows.orchestration import vigil
+from flows.orchestration.pools import apply_pools, attendance, workers_of
+from flows.orchestration.runs import clock_skew, connected, refuse_skew
 from flows.orchestration.server import local_server
+from flows.progress import LogReporter
 from mosaic_core.contract.errors import InputError
 from tests.flows.database import binaries, postgres, short_folder
+from tests.flows.installation import until
 
 pytestmark = pytest.mark.e2e
 
@@ -76,6 +84,61 @@ def test_pools_that_are_not_there_and_pools_without_workers_are_said(
     assert nobody.returncode == 1
     assert "pool gpu: NOBODY" in nobody.stdout
     assert "mosaic-ops worker POOL" in nobody.stderr
+
+
+@contextmanager
+def client_of(api: str) -> Iterator[SyncPrefectClient]:
+    known = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: PASSWORD}
+    with temporary_settings(known), connected() as client:
+        yield client
+
+
+class Said(LogReporter):
+    """Keeps the facts."""
+
+    def __init__(self) -> None:
+        self.facts: list[str] = []
+
+    def say(self, fact: str) -> None:
+        self.facts.append(fact)
+
+
+def test_a_run_that_no_worker_can_take_says_which_pool_wants_one(
+    guarded: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "NO_WORKER_SECONDS", 0.2)
+    said = Said()
+    with client_of(guarded[0]) as client:
+        apply_pools(client, "process", gpus=1)
+        asked = waiting_run(client, "gpu")
+        watch = vigil.Vigil(asked, lambda: False, said)
+        until(lambda: watch.look(client) and said.facts, 30, "the word")
+        assert "pool gpu has no worker" in said.facts[0]
+        assert "mosaic-ops worker gpu" in said.facts[0]
+        client.send_worker_heartbeat("gpu", "gpu-box", heartbeat_interval_seconds=1)
+        said.facts.clear()
+        busy = vigil.Vigil(asked, lambda: False, said)
+        give_up = time.monotonic() + 1.5
+        while time.monotonic() < give_up:
+            busy.look(client)
+        assert not said.facts, "it stands in line: a worker is there"
+        until(lambda: not workers_of(client, "gpu").online, 90, "the end of the worker")
+        seen = {each.pool: each for each in attendance(client, dt.datetime.now(dt.UTC))}
+        client.delete_flow_run(asked)
+    assert (seen["gpu"].last, seen["gpu"].waiting, seen["gpu"].is_missed) == ("gpu-box", 1, True)
+
+
+def waiting_run(client: SyncPrefectClient, pool: str) -> UUID:
+    """A run of a deployment in a pool."""
+
+    @flow(name="waits")
+    def waits() -> None:
+        pass
+
+    deployment = client.create_deployment(
+        client.create_flow(waits), name="there", work_pool_name=pool
+    )
+    return client.create_flow_run_from_deployment(deployment).id
 
 
 def test_a_locked_database_is_said(guarded: tuple[str, Path], tmp_path: Path) -> None:

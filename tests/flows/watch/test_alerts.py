@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from click.testing import CliRunner
 
+from flows.cli.operations import alerts
 from flows.orchestration.server import free_port
 from flows.watch.alerts import Alert, mute, records, sender, update_alerts
 from mosaic_core.contract.errors import InputError, MosaicOpsError
@@ -78,6 +80,15 @@ def test_a_muted_alert_comes_back_when_the_silence_runs_out(tmp_path: Path) -> N
     assert len(inbox.texts) == 1
     update_alerts([LATE], tmp_path, later(4), inbox, KINDS)
     assert inbox.texts == [LATE.text] * 2
+
+
+def test_a_silence_says_until_which_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSAIC_OPS_DATA_ROOT", str(tmp_path))
+    update_alerts([LATE], tmp_path / "alerts", NOW, Inbox(), KINDS)
+    said = CliRunner().invoke(alerts, ["mute", LATE.key, "--hours", "48"]).output
+    until = said.split()[-1]
+    assert dt.datetime.strptime(until, "%Y-%m-%dT%H:%MZ")
+    assert f"muted until {until}" in CliRunner().invoke(alerts, ["list"]).output
 
 
 def test_an_unknown_alert_cannot_be_muted(tmp_path: Path) -> None:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.watch.alerts import Alert, records
-from flows.watch.conditions import check_alive, check_or_tell, conditions
-from flows.watch.reconcile import Verdict
+from flows.watch.conditions import Seen, check_alive, check_or_tell, conditions
+from flows.watch.gate import gate_verdicts
+from flows.watch.reconcile import Attendance, Verdict
 from flows.watch.status import Row
+from ingest.gate.verdict import Limits
+from ingest.gate.verdict import Verdict as GateVerdict
+from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
 from tests.flows.records import NEWEST, NOW, publish, receipt, row, run, settings
 
 CALM = Verdict((), (), ())
 
 
-def told(tmp_path: Path, *table: Row, verdict: Verdict = CALM, **changes: Any) -> dict[str, Alert]:
-    found = conditions(table, verdict, settings(tmp_path, **changes), NOW)
-    return {alert.kind: alert for alert in found}
+def told(
+    tmp_path: Path,
+    *table: Row,
+    verdict: Verdict = CALM,
+    served: Sequence[Attendance] = (),
+    judged: dict[Cycle, GateVerdict] | None = None,
+    **changes: Any,
+) -> dict[str, Alert]:
+    seen = Seen(table, verdict, served, judged or {})
+    return {alert.kind: alert for alert in conditions(seen, settings(tmp_path, **changes), NOW)}
 
 
 def test_all_is_quiet_when_all_is_well(tmp_path: Path) -> None:
@@ -64,11 +76,41 @@ def test_sick_members_are_told(tmp_path: Path) -> None:
     assert alert.cause == "3 of 4 members are published"
 
 
-def test_a_pool_without_workers_and_a_full_disk_are_told(tmp_path: Path) -> None:
+def test_runs_that_nobody_takes_and_a_full_disk_are_told(tmp_path: Path) -> None:
     verdict = Verdict((), (), (run(NEWEST, "SCHEDULED", 20),))
     found = told(tmp_path, verdict=verdict, minimum_free_gb=1e6)
     assert set(found) == {"worker", "disk"}
     assert "2026-11-23T00Z" in found["worker"].cause
+
+
+def test_a_worker_that_is_gone_is_told_by_its_pool(tmp_path: Path) -> None:
+    cpu = Attendance("cpu", ("cpu-1",), "cpu-1", 3)
+    assert not told(tmp_path, served=[cpu, Attendance("gpu", (), None, 0)]), "a pool never used"
+    verdict = Verdict((), (), (run(NEWEST, "SCHEDULED", 20),))
+    for gone in (Attendance("gpu", (), "gpu-1", 0), Attendance("gpu", (), None, 2)):
+        alert = told(tmp_path, verdict=verdict, served=[cpu, gone])["worker"]
+        assert alert.key == "worker-gpu", "what it leads to is not told as well"
+        assert alert.cause.endswith(f"runs waiting: {gone.waiting}")
+        assert (gone.last or "never there") in alert.cause
+        assert alert.command == "mosaic-ops workers"
+
+
+def judged(value: float) -> GateVerdict:
+    return GateVerdict((Limits(1.0, 2.0, "two is too many").judge("spread", "u", value),))
+
+
+def test_an_analysis_that_passed_with_a_warning_is_told(tmp_path: Path) -> None:
+    publish(settings(tmp_path).published, NEWEST, members=4)
+    shown = row(NEWEST, "published")
+    assert not told(tmp_path, shown, judged={NEWEST: judged(0.9)})
+    alert = told(tmp_path, shown, judged={NEWEST: judged(1.5)})["warned"]
+    assert alert.cause == "spread of u: 1.5, limit 2 (two is too many)"
+    assert alert.command == "mosaic-ops gate 2026-11-23T00Z"
+    assert not told(tmp_path, shown, judged={NEWEST: judged(1.5)}, catchup_hours=6.5), "history"
+
+
+def test_without_an_archive_the_gate_has_said_nothing(tmp_path: Path) -> None:
+    assert gate_verdicts([NEWEST], tmp_path / "analyses.zarr") == {}
 
 
 def test_the_dead_man_speaks_when_nothing_is_published_or_it_is_too_old(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_the_waterfall_shows_order_length_tries_and_reasons() -> None:
     ]
     visible, _, _, _, *lines = waterfall_markdown(NEWEST, receipts).splitlines()
     assert visible == "2026-11-23T00Z is not visible yet."
-    assert lines[0].startswith("| fetched | done | T+6 h 49 min | 60 s | 1 | `#")
+    assert lines[0].startswith("| fetched | done | T+6 h 49 min | 60 s | 1 | box | `#")
     assert "| 2 |" in lines[1]
     assert lines[2].startswith("| published | failed | - |")
     assert lines[-1] == "- **publish**: no space"
