@@ -84,15 +84,24 @@ def _runs(settings: Settings) -> Iterator[tuple[Manifest, float | None]]:
     for path in _newest(settings.receipts, "publish.json"):
         manifest = published_cycle(settings.published, Cycle.parse(path.parent.name))
         if manifest is not None:
-            yield manifest, _seconds(path.with_name("rollout.json"))
+            yield manifest, _whole_rollout(path.with_name("rollout.json"), settings)
 
 
-def _seconds(path: Path) -> float | None:
+def _whole_rollout(path: Path, settings: Settings) -> float | None:
     with suppress(DataError, FileNotFoundError):
         receipt = Receipt.read(path)
-        if receipt.status == "done" and receipt.attempt == 1 and receipt.finished is not None:
-            return (receipt.finished - receipt.started).total_seconds()
+        if receipt.status == "done" and receipt.attempt == 1:
+            return device_seconds(receipt, settings)
     return None
+
+
+def device_seconds(rollout: Receipt, settings: Settings) -> float | None:
+    """What a rollout took of its device; None before its end.
+
+    A GPU has one run at a time and counts from start to end. A processor has others beside it:
+    there its own seconds count.
+    """
+    return rollout.cpu_seconds if settings.device == "cpu" else rollout.seconds
 
 
 def _fetched(downloads: Path) -> Iterator[float]:

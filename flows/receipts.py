@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,8 @@ Status = Literal["running", "done", "failed"]
 
 
 class Receipt(BaseModel):
-    """The last attempt of one stage of one cycle; `reason` says why it failed."""
+    """The last attempt of one stage of one cycle; `reason` says why it failed, `cpu_seconds` what
+    its process took of the processors meanwhile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,6 +37,7 @@ class Receipt(BaseModel):
     status: Status
     started: dt.datetime
     finished: dt.datetime | None = None
+    cpu_seconds: float | None = None
     attempt: int = 1
     host: str
     process: int
@@ -57,10 +60,15 @@ class Receipt(BaseModel):
                 remedy="delete the file; the next run of the cycle writes it again",
             ) from None
 
-    def ended(self, status: Status, reason: str | None = None) -> Self:
+    def ended(self, status: Status, cpu_seconds: float, reason: str | None = None) -> Self:
         """This attempt, finished now."""
         update = {"status": status, "finished": _now(), "reason": reason}
-        return self.model_copy(update=update)
+        return self.model_copy(update={**update, "cpu_seconds": round(cpu_seconds, 2)})
+
+    @property
+    def seconds(self) -> float | None:
+        """From start to end; None before the end."""
+        return (self.finished - self.started).total_seconds() if self.finished else None
 
 
 def receipts_of(cycle: Cycle, folder: Path) -> tuple[Receipt, ...]:
@@ -74,15 +82,16 @@ def recorded(
     stage: str, cycle: Cycle, folder: Path, report: Reporter, title: str
 ) -> Iterator[Advance]:
     """Show a stage while it runs and keep its receipt, whether it ends well or not."""
-    receipt = _started(stage, cycle, folder)
+    receipt, before = _started(stage, cycle, folder), time.process_time()
     receipt.write(folder)
     try:
         with about(cycle=cycle.label, stage=stage), report.stage(title) as advance:
             yield advance
     except BaseException as error:
-        receipt.ended("failed", str(error) or type(error).__name__).write(folder)
+        reason = str(error) or type(error).__name__
+        receipt.ended("failed", time.process_time() - before, reason).write(folder)
         raise
-    receipt.ended("done").write(folder)
+    receipt.ended("done", time.process_time() - before).write(folder)
 
 
 def _started(stage: str, cycle: Cycle, folder: Path) -> Receipt:

@@ -122,9 +122,9 @@ def _cell(receipt: Receipt | None, row: Row) -> str:
         return "FAILED"
     if receipt.status == "running":
         return "running" if row.state == "working" else "KILLED"
-    assert receipt.finished is not None, "a receipt that is done has an end"
+    assert receipt.seconds is not None, "a receipt that is done has an end"
     tries = f", {receipt.attempt}x" if receipt.attempt > 1 else ""
-    return f"{duration((receipt.finished - receipt.started).total_seconds())}{tries}"
+    return f"{duration(receipt.seconds)}{tries}"
 
 
 def duration(seconds: float) -> str:

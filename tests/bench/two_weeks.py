@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.demo import NOTICE, make_weights
+from flows.estimates import device_seconds
 from flows.plan import Plan, make_plan, window
 from flows.progress import LogReporter
 from flows.receipts import Receipt
@@ -97,7 +98,8 @@ class TwoWeeks:
         """Wait, with a pass of the reconciler every so often, as its schedule would have it."""
         give_up, due = time.monotonic() + SLOW, time.monotonic() + PASS_SECONDS
         while not reached():
-            assert time.monotonic() < give_up, f"{what} did not come: {self.states()}"
+            late = time.monotonic() > give_up
+            assert not late and not self.states()["Failed"], f"no {what}: {self.states()}"
             if time.monotonic() > due:
                 self.installed.start("reconcile/every-15-minutes")
                 due = time.monotonic() + PASS_SECONDS
@@ -203,12 +205,9 @@ class TwoWeeks:
         return round(sent / sum(file.size for file in manifest.files))
 
     def gpu_seconds(self) -> float:
+        """Of each cycle's last attempt; what a killed one had taken is lost with it."""
         paths = (self.settings.receipts / cycle.id / "rollout.json" for cycle in self.cycles)
-        return sum(
-            (receipt.finished - receipt.started).total_seconds()
-            for receipt in map(Receipt.read, paths)
-            if receipt.finished
-        )
+        return sum(device_seconds(Receipt.read(path), self.settings) or 0.0 for path in paths)
 
 
 def pair(planned: float, actual: float) -> dict[str, float]:

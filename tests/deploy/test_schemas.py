@@ -1,7 +1,7 @@
 """The files for machines, judged by the schemas and tools of those who will read them.
 
-Docker's and systemd's own tools are asked where they are installed; what they would refuse is also
-refused here by checks that always run.
+systemd's own tool is asked where it is installed; what it would refuse is also refused here by a
+check that always runs.
 """
 
 from __future__ import annotations
@@ -64,12 +64,21 @@ def test_compose_fits_the_specification(tmp_path: Path) -> None:
         assert compose_faults(changed(good, tmp_path / "compose.yaml", old, new))
 
 
-def test_docker_itself_reads_it_where_it_is_installed(tmp_path: Path) -> None:
-    has_compose = shutil.which("docker") and not said_by("docker", "compose", "version")
+def test_docker_compose_itself_reads_it(tmp_path: Path) -> None:
+    good = DEPLOY / "compose.yaml"
     secrets = {"POSTGRES_PASSWORD": "p", "PREFECT_SERVER_API_AUTH_STRING": "u:p"}
-    config = ("docker", "compose", "-f", DEPLOY / "compose.yaml", "config", "--quiet")
-    assert not has_compose or not said_by(*config, **secrets)
-    wanted = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text()))
+
+    def config(path: Path, **environment: str) -> str:
+        words = ("docker-compose", "--profile", "lab", "-f", path, "config", "--quiet")
+        return said_by(*words, **environment)
+
+    assert not config(good, **secrets)
+    assert "required variable POSTGRES_PASSWORD" in config(
+        good, **{**secrets, "POSTGRES_PASSWORD": ""}
+    )
+    wrong = changed(good, tmp_path / "compose.yaml", "postgres: {condition", "postgras: {condition")
+    assert "depends on undefined service" in config(wrong, **secrets)
+    wanted = set(re.findall(r"\$\{(\w+)", good.read_text()))
     assert wanted == set(secrets), "variables that the page on compose must name"
     example = (DEPLOY / "environment.example").read_text()
     assert all(re.search(rf"^{name}=", example, re.M) for name in wanted)
