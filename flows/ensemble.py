@@ -19,6 +19,7 @@ from flows.progress import Advance
 from flows.provenance import provenance, run_id
 from flows.settings import Settings
 from flows.storms import storms_in
+from flows.watch.canary import refuse_unaccepted
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.files import write_json_atomic
@@ -51,7 +52,7 @@ class EnsembleRun:
 
     @classmethod
     def prepare(cls, cycle: Cycle, state_path: Path, settings: Settings) -> EnsembleRun:
-        """The run of `cycle` from a stored initial state, its model loaded."""
+        """The run of `cycle` from a stored initial state, its model loaded and accepted."""
         from mosaic_core.forecaster import Forecaster
 
         state = read_state(state_path)
@@ -62,6 +63,7 @@ class EnsembleRun:
             batch_size=settings.batch_size,
             precision=settings.precision,
         )
+        refuse_unaccepted(forecaster.provenance.sha256, settings)
         name = run_id(cycle, settings, state, forecaster)
         return cls(cycle, state, forecaster, settings, name)
 

@@ -116,9 +116,11 @@ def canary(config: Path | None, record: bool) -> None:
 
 
 def _examine(config: Path | None, record: bool) -> None:
-    from flows.watch.canary import examine
+    from flows.watch.canary import examine, tell
 
-    verdict = examine(load_settings(config), record=record)
+    settings = load_settings(config)
+    verdict = examine(settings, record=record)
+    tell(verdict, settings, utc_now())
     for line in verdict.lines:
         click.echo(line)
     if not verdict.is_fit:

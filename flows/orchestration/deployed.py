@@ -39,7 +39,7 @@ from flows.settings import Settings, load_settings
 from flows.timetable import due_cycle, refuse_future
 from flows.verify import scores_markdown, tell_of_drift
 from flows.verify import verify as score
-from flows.watch.canary import examine
+from flows.watch.canary import examine, tell
 from flows.watch.retention import free_space
 from flows.watch.status_text import latency_markdown, matrix_markdown
 from mosaic_core.contract.cycle import Cycle
@@ -311,8 +311,10 @@ def retention(
     persist_result=False,
 )
 def canary() -> State[Any]:
-    """Fails with the reason when it is not."""
-    verdict = examine(settings_of_run())
+    """Fails with the reason, and raises an alert, when it is not."""
+    settings = settings_of_run()
+    verdict = examine(settings)
+    tell(verdict, settings, now())
     post_markdown("canary", "Canary", as_list(verdict.lines))
     return Completed(message=verdict.summary) if verdict.is_fit else Failed(message=verdict.summary)
 

@@ -85,19 +85,25 @@ Send = Callable[[str, dict[str, str]], bool]
 
 
 def update_alerts(
-    current: Iterable[Alert], folder: Path, now: dt.datetime, send: Send, kinds: Iterable[str]
+    current: Iterable[Alert],
+    folder: Path,
+    now: dt.datetime,
+    send: Send,
+    kinds: Iterable[str],
+    subject: str | None = None,
 ) -> tuple[Alert, ...]:
     """Bring the memory to the alerts that hold now; the ones newly raised.
 
-    An alert of `kinds` that no longer holds is over and said to be so. Delivery is tried again at
-    every call until it works; a muted alert is delivered when the silence runs out and it still
-    holds.
+    An alert of `kinds` (about `subject`, if given) that no longer holds is over and said to be so.
+    Delivery is tried again at every call until it works; a muted alert is delivered when the
+    silence runs out and it still holds.
     """
     holding = {alert.key: alert for alert in current}
     raised = [alert for alert in holding.values() if _hold(alert, folder, now, send)]
     for record in records(folder):
         alert = record.alert
-        if record.over is None and alert.kind in set(kinds) and alert.key not in holding:
+        ours = alert.kind in set(kinds) and subject in {None, alert.subject}
+        if ours and record.over is None and alert.key not in holding:
             _end(record, folder, now, send)
     return tuple(raised)
 

@@ -7,7 +7,10 @@ statistics. New weights are accepted by recording again, on purpose.
 
 from __future__ import annotations
 
+import datetime as dt
 import platform
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.settings import Settings
+from flows.watch.alerts import Alert, sender, update_alerts
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError, MosaicOpsError
 from mosaic_core.contract.files import sha256_file, write_json_atomic
@@ -25,6 +29,7 @@ from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.contract.variables import CHANNELS
 
+CANARY = "canary"
 STEPS = 2
 NUMBERS = (0, 1)
 SAMPLES = 61  # points of the grid, spread evenly; prime, so that no meridian is favoured
@@ -91,12 +96,42 @@ def examine(settings: Settings, *, record: bool = False) -> Verdict:
     return Verdict(tuple(facts), tuple(faults))
 
 
+def tell(verdict: Verdict, settings: Settings, now: dt.datetime) -> None:
+    """Raise the alert of this machine while it is not fit, and end it once it is."""
+    host = socket.gethostname()
+    unfit = Alert(
+        kind=CANARY,
+        subject=host,
+        stage="rollout",
+        cause=verdict.summary,
+        command="mosaic-ops canary",
+    )
+    current = [] if verdict.is_fit else [unfit]
+    update_alerts(current, settings.alerts, now, sender(settings), [CANARY], host)
+
+
 def _placement(settings: Settings) -> tuple[str, str]:
     """Device and precision by their names."""
     from mosaic_core.model.placement import placement
 
     device, precision = placement(settings.device)
     return str(device), str(precision).removeprefix("torch.")
+
+
+def refuse_unaccepted(sha256: Mapping[str, str], settings: Settings) -> None:
+    """ModelError when files of the bundle are others than those that the canary accepted.
+
+    `sha256` are the digests of the loaded files by name. Before the first canary anything goes.
+    """
+    path = golden_path(settings)
+    accepted = _read(path).sha256 if path.exists() else sha256
+    changed = sorted(name for name, digest in sha256.items() if accepted.get(name) != digest)
+    if changed:
+        raise ModelError(
+            f"the weights changed since the canary accepted them ({', '.join(changed)})",
+            where=str(settings.weights),
+            remedy="bring the old files back, or accept the new ones: mosaic-ops canary --record",
+        )
 
 
 def golden_path(settings: Settings) -> Path:

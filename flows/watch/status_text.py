@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flows.receipts import Receipt
 from flows.watch.status import STAGES, Freshness, Row
+from mosaic_core.contract.cycle import Cycle
 
 MINOR_STAGES = {"wait", "initial_state"}
 """Shown only where one of the cycles is stuck there: the pages have room for eight columns."""
@@ -23,14 +24,14 @@ def matrix_markdown(table: Sequence[Row], figures: Freshness) -> str:
         "|" + "---|" * len(head),
         *(f"| {' | '.join(cells)} |" for cells in body),
         "",
-        *(f"- **{row.cycle}** {reason}" for row in table for reason in reasons(row)),
+        *(f"- **{cycle}** {told}" for cycle, told in remarks(table)),
     ]
     return "\n".join(lines)
 
 
 def matrix_lines(table: Sequence[Row], figures: Freshness) -> list[str]:
     """The same for a terminal, in columns."""
-    told = [f"{row.cycle} {reason}" for row in table for reason in reasons(row)]
+    told = [f"{cycle} {remark}" for cycle, remark in remarks(table)]
     return [*in_columns(_grid(table)), "", objective_line(figures), *told]
 
 
@@ -79,8 +80,28 @@ def latency_markdown(figures: Freshness) -> str:
     return "\n".join(lines)
 
 
-def reasons(row: Row) -> list[str]:
-    """Why a cycle is not published: the failed stages' own words, damaged receipts."""
+NEXT = {
+    "due": "has not begun: mosaic-ops workers",
+    "interrupted": "was interrupted: mosaic-ops reconcile (every 15 minutes by itself)",
+    "expired": "is past the time in which it is made up for: mosaic-ops backfill {0} {0}",
+}
+"""What to type about a cycle in a state that has no failed stage."""
+
+
+def remarks(table: Sequence[Row]) -> list[tuple[Cycle, str]]:
+    """Why cycles are not published and what to type, from the first that was begun here on."""
+    begun = [place for place, row in enumerate(table) if row.was_begun]
+    told = []
+    for place, row in enumerate(table):
+        known = _reasons(row)
+        if not known and row.state in NEXT and begun and place <= begun[-1]:
+            known = [NEXT[row.state].format(row.cycle)]
+        told += [(row.cycle, reason) for reason in known]
+    return told
+
+
+def _reasons(row: Row) -> list[str]:
+    """The failed stages' own words, damaged receipts."""
     if row.state == "published":
         return []
     failed = [

@@ -100,6 +100,18 @@ def test_a_plan_goes_by_what_was_measured_here(settings: Settings) -> None:
     assert "gpu" in again.costs.assumed, "a rollout that went on where another died says nothing"
 
 
+def test_a_processor_that_others_use_too_counts_by_its_own_seconds(settings: Settings) -> None:
+    before = FIRST.shift(-24)
+    publish(settings.published, before, members=4)
+    slow = receipt(before, "rollout", 7, 900.0, cpu_seconds=32.0)
+    slow.write(settings.receipts)
+    receipt(before, "publish", 7.1, 1.0).write(settings.receipts)
+    for device, seconds in (("cpu", 32.0), ("cuda", 900.0), ("auto", 900.0)):
+        here = settings.model_copy(update={"device": device})
+        assert estimates.device_seconds(slow, here) == seconds
+        assert planning.make_plan(cycles(1), here, NOW).gpu_seconds == pytest.approx(seconds)
+
+
 def test_dates_that_no_source_has_are_holes_with_the_reason(settings: Settings) -> None:
     some = settings.model_copy(update={"mirrors": ("ecmwf", "google")})
     gap = planning.window(Cycle.parse("2023-06-01T00Z"), Cycle.parse("2023-06-01T18Z"), 6, NOW)

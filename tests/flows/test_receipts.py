@@ -32,6 +32,9 @@ def test_a_stage_that_ends_well_then_one_that_fails(tmp_path: Path) -> None:
     assert (fetch.stage, fetch.status, fetch.attempt) == ("fetch", "done", 1)
     assert fetch.finished is not None
     assert fetch.finished >= fetch.started
+    assert fetch.seconds == (fetch.finished - fetch.started).total_seconds()
+    assert fetch.cpu_seconds is not None
+    assert fetch.cpu_seconds >= 0
     assert (archive.status, archive.reason) == ("failed", "no such field")
 
 

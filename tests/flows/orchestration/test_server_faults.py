@@ -24,6 +24,7 @@ from flows.orchestration.pools import apply_pools, attendance, workers_of
 from flows.orchestration.runs import clock_skew, connected, refuse_skew
 from flows.orchestration.server import local_server
 from flows.progress import LogReporter
+from flows.watch.alerts import records
 from mosaic_core.contract.errors import InputError
 from tests.flows.database import binaries, postgres, short_folder
 from tests.flows.installation import until
@@ -126,6 +127,21 @@ def test_a_run_that_no_worker_can_take_says_which_pool_wants_one(
         seen = {each.pool: each for each in attendance(client, dt.datetime.now(dt.UTC))}
         client.delete_flow_run(asked)
     assert (seen["gpu"].last, seen["gpu"].waiting, seen["gpu"].is_missed) == ("gpu-box", 1, True)
+
+
+def test_an_unfit_machine_takes_no_runs(guarded: tuple[str, Path], tmp_path: Path) -> None:
+    """Its canary fails, for want of weights: it never becomes a worker, and says so."""
+    with client_of(guarded[0]) as client:
+        apply_pools(client, "process", gpus=1)
+        before = client.read_workers_for_work_pool("gpu")
+        said = command(
+            guarded[0], "worker", "gpu",
+            PREFECT_API_AUTH_STRING=PASSWORD, MOSAIC_OPS_DATA_ROOT=str(tmp_path),
+        )  # fmt: skip
+        assert client.read_workers_for_work_pool("gpu") == before
+    assert said.returncode == 6, said.stderr
+    assert "not fit to run the model" in said.stderr
+    assert [record.alert.kind for record in records(tmp_path / "alerts")] == ["canary"]
 
 
 def waiting_run(client: SyncPrefectClient, pool: str) -> UUID:

@@ -8,11 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.ensemble import EnsembleRun
 from flows.locks import cycle_lock
 from flows.settings import Settings
-from flows.watch.canary import differences, examine, golden_path, wave_state
+from flows.watch.alerts import records
+from flows.watch.canary import (
+    Verdict,
+    differences,
+    examine,
+    golden_path,
+    refuse_unaccepted,
+    statistics,
+    tell,
+    wave_state,
+)
 from flows.watch.retention import free_space
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import ModelError
+from mosaic_core.contract.files import sha256_file
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import INITIAL_STATE
 from mosaic_core.contract.variables import CHANNELS, STATIC_VARIABLES
@@ -62,6 +75,22 @@ def test_the_first_canary_records_the_next_compare_and_damage_is_told(bundle: Se
     weights.write_bytes(kept)
 
 
+def test_no_run_with_weights_that_the_canary_has_not_seen(bundle: Settings, tmp_path: Path) -> None:
+    """Replaced between two cycles: the worker, which looked when it started, does not notice."""
+    assert examine(bundle, record=True).is_fit
+    state = tmp_path / "state.zarr"
+    wave_state(bundle, *statistics(bundle)).to_zarr(state)
+    weights = next(bundle.weights.glob("*.safetensors"))
+    kept = weights.read_bytes()
+    refuse_unaccepted({weights.name: sha256_file(weights)}, bundle)
+    weights.write_bytes(kept[:-4] + b"\x00\x00\x80\x3f")
+    with pytest.raises(ModelError, match=f"since the canary accepted them .{weights.name}"):
+        EnsembleRun.prepare(NEWEST, state, bundle)
+    golden_path(bundle).unlink()
+    refuse_unaccepted({weights.name: "0"}, bundle)
+    weights.write_bytes(kept)
+
+
 def test_another_rollout_than_the_golden_is_told(bundle: Settings) -> None:
     from flows.watch.canary import Golden
 
@@ -80,6 +109,19 @@ def test_a_machine_without_weights_or_device_is_not_fit(tmp_path: Path, bundle: 
     assert not examine(settings(tmp_path, device="cpu")).is_fit
     away = bundle.model_copy(update={"device": "cuda:7"})
     assert not examine(away).is_fit
+
+
+def test_each_machine_has_its_own_alert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(tmp_path)
+    fit, unfit = Verdict(("cuda:0",), ()), Verdict((), ("no memory", "no weights"))
+    for host, verdict in (("box-1", unfit), ("box-2", unfit), ("box-2", fit), ("box-1", unfit)):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        tell(verdict, config, NOW)
+    found = {record.alert.key: record for record in records(config.alerts)}
+    assert found["canary-box-2"].over == NOW
+    assert found["canary-box-1"].over is None
+    assert found["canary-box-1"].alert.cause == "not fit: no memory; no weights"
+    assert found["canary-box-1"].alert.command == "mosaic-ops canary"
 
 
 def aged(path: Path, hours: float) -> Path:

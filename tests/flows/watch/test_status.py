@@ -59,6 +59,21 @@ def test_the_matrix_shows_seconds_tries_and_reasons(tmp_path: Path) -> None:
     assert lines[1].startswith("2026-11-23T00Z  failed")
 
 
+def test_what_to_type_stands_under_the_matrix(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    begun = NEWEST.shift(-6 * 10)
+    receipt(NEWEST.shift(-6), "rollout", 7.0, None).write(config.receipts)
+    receipt(begun, "rollout", 7.0, None).write(config.receipts)
+    table = table_of(config, count=13)
+    lines = matrix_lines(table, freshness(table, 8.0))
+    told = {line.split()[0]: line for line in lines[15:]}
+    assert told["2026-11-23T00Z"].endswith("has not begun: mosaic-ops workers")
+    assert "was interrupted: mosaic-ops reconcile" in told["2026-11-22T18Z"]
+    assert told[str(begun)].endswith(f"mosaic-ops backfill {begun} {begun}")
+    assert str(begun.shift(-6)) not in told, "before anybody began"
+    assert f"- **{NEWEST}** has not begun" in matrix_markdown(table, freshness(table, 8.0))
+
+
 def test_a_published_cycle_says_when_it_was_visible(tmp_path: Path) -> None:
     config = settings(tmp_path)
     history(NEWEST, config.receipts, 7.2)
