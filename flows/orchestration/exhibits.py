@@ -18,6 +18,7 @@ from flows.watch.gate import gate_verdicts
 from flows.watch.waterfall import waterfall_markdown
 from ingest.gate.plot import draw_verdict
 from ingest.gate.verdict import GateRefusal, Verdict
+from ingest.gate.verdict import Outcome as GateOutcome
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import MosaicOpsError
 from postprocess.manifest import Manifest
@@ -38,8 +39,8 @@ class Frame:
 WHOLE = Frame((900, 720, 540, 360), 140_000)
 """A third more as base64; the row of Prefect's database stays under 200 kB."""
 
-THUMBNAIL = Frame((400, 330, 270), 30_000)
-"""Four of them and the text of the overview stay under it too."""
+THUMBNAIL = Frame((315, 270, 240), 30_000)
+"""Two stand side by side on the page; four and the text of the overview stay under it too."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Exhibit:
 
 def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
     """All of a published cycle at a glance; of one that this run made, also what the gate said of
-    each state it started from, the newest first, and every figure."""
+    its analysis, and of an older one that it did not simply pass, and every figure."""
     cycle = outcome.cycle
     manifest = published_cycle(settings.published, cycle)
     if manifest is None:
@@ -65,8 +66,9 @@ def exhibits_of(outcome: Outcome, settings: Settings) -> Iterator[Exhibit]:
     if outcome.made:
         for valid, verdict in judged.items():
             hours = round((cycle.datetime - valid.datetime).total_seconds() / 3600)
-            key = f"gate-{hours}-h-before" if hours else "gate"
-            yield verdict_card(key, f"analysis of {valid}", verdict)
+            if hours == 0 or verdict.outcome is not GateOutcome.PASS:
+                key = f"gate-{hours}-h-before" if hours else "gate"
+                yield verdict_card(key, f"analysis of {valid}", verdict)
         for name, content in figures.items():
             yield Exhibit(key_of(name), f"{name} {cycle}", picture(name, content, WHOLE))
 
@@ -97,7 +99,7 @@ def overview(
         _links(settings.public_address.rstrip("/"), manifest) if settings.public_address else "",
         waterfall_markdown(cycle, receipts_of(cycle, settings.receipts)),
         f"Gate: {said}" if said else "",
-        " ".join(picture(name, content, THUMBNAIL) for name, content in figures.items()),
+        _in_pairs(figures),
         _how_to_open(outcome),
         _sizes(manifest),
     )
@@ -123,11 +125,11 @@ def verdict_card(key: str, subject: str, verdict: Verdict) -> Exhibit:
 def verdict_table(verdict: Verdict) -> str:
     """For each check its worst value, with what it is held against."""
     lines = [
-        "| check | of | value | refused at | verdict | why there |",
-        "|---|---|--:|--:|---|---|",
+        "| check | verdict | of | value | refused at | why there |",
+        "|---|---|---|--:|--:|---|",
     ]
     lines += [
-        f"| {f.check} | {f.subject} | {f.value:.4g} | {f.limit:.4g} | {f.outcome.value} "
+        f"| {f.check} | {f.outcome.value} | {f.subject} | {f.value:.4g} | {f.limit:.4g} "
         f"| {f.reason} |"
         for f in verdict.worst_by_check()
     ]
@@ -142,6 +144,17 @@ def key_of(name: str) -> str:
 def as_list(lines: Sequence[str]) -> str:
     """A bullet for each line."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _in_pairs(figures: Mapping[str, bytes]) -> str:
+    """Two small pictures a line, each below its name."""
+    named = list(figures.items())
+    lines = []
+    for place in range(0, len(named), 2):
+        pair = named[place : place + 2]
+        small = [picture(name, content, THUMBNAIL) for name, content in pair]
+        lines += [" | ".join(name for name, _ in pair), " | ".join(small)]
+    return "\n".join([*lines[:1], "---|---", *lines[1:]]) if lines else ""
 
 
 def _headline(outcome: Outcome, manifest: Manifest) -> str:
@@ -174,7 +187,7 @@ def _sizes(manifest: Manifest) -> str:
 
 
 def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.2g} kB"
 
 
 def picture(name: str, content: bytes, frame: Frame) -> str:

@@ -44,10 +44,13 @@ def test_the_run_its_stages_and_its_pictures_are_shown(fresh: DemoFolder) -> Non
         for stage in ("fetch", "archive", "initial state", "rollout", "publish"):
             assert tasks[f"{stage} {CYCLE}"] == "Completed"
         assert {"overview", *FIGURES} <= set(artifacts)
-        for key in ("gate", "gate-6-h-before", "gate-12-h-before", "gate-18-h-before"):
-            assert artifacts[key]["description"].endswith("pass")
-            assert "| imprint of mountains | 2m_temperature |" in artifacts[key]["data"]
-            assert "data:image/png;base64," in artifacts[key]["data"]
+        assert artifacts["gate"]["description"].endswith("pass")
+        assert "| imprint of mountains | pass | 2m_temperature |" in artifacts["gate"]["data"]
+        assert "data:image/png;base64," in artifacts["gate"]["data"]
+        glance = artifacts["overview"]["data"]
+        for hours in (0, 6, 12, 18):
+            assert f"{CYCLE.shift(-hours)} pass" in glance, "a gate that passed is told in a word"
+            assert hours == 0 or f"gate-{hours}-h-before" not in artifacts
         for key in FIGURES:
             data = artifacts[key]["data"]
             picture = base64.b64decode(data.partition("base64,")[2].rstrip(")"))

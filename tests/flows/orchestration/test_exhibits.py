@@ -131,8 +131,8 @@ def test_the_gate_shows_each_check_with_its_limit_and_a_picture() -> None:
     kept = Verdict.from_record(json.loads(json.dumps(verdict.as_record())))
     card = verdict_card("gate", "analysis of 2026-11-23T00Z", kept)
     assert card.title == "Gate: analysis of 2026-11-23T00Z: refuse"
-    assert "| spread | u | 3 | 2 | refuse | two is too many |" in card.text
-    assert "| change |  | nan | nan | unchecked | no analysis before |" in card.text
+    assert "| spread | refuse | u | 3 | 2 | two is too many |" in card.text
+    assert "| change | unchecked |  | nan | nan | no analysis before |" in card.text
     assert "spread | t" not in card.text
     assert len(card.text.encode()) < MARKDOWN_LIMIT_BYTES
     shown = card.text.split("base64,")[1].rstrip(")")
