@@ -53,6 +53,11 @@ class Recipe:
         return len(self.manifest.provenance["lead_hours"]) - 1
 
     @property
+    def rounding(self) -> str:
+        """How the published fields were rounded."""
+        return str(self.manifest.provenance["rounding"])
+
+    @property
     def provenance(self) -> Provenance:
         """What was recorded about the making."""
         told = self.manifest.provenance
@@ -84,7 +89,7 @@ class Recipe:
             numbers=tuple(numbers),
             lead_times=tuple(lead.astype("timedelta64[ns]") for lead in leads),
             provenance=self.provenance,
-            rounding=self.manifest.provenance["rounding"],
+            rounding=self.rounding,
         )
 
 
