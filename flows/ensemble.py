@@ -28,6 +28,7 @@ from postprocess.forecast_spec import ForecastSpec
 from postprocess.points import write_points
 from postprocess.product_store import write_product
 from postprocess.products.suite import ProductOptions, ProductSuite
+from postprocess.rounding import mantissa_bits
 from postprocess.store import ForecastWriter
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class EnsembleRun:
             steps=self.settings.steps,
             start=start,
             keep=self.restart.keep,
+            mantissa_bits=mantissa_bits(self.settings.rounding),
         )
         return chain(writer.stored(start.step + 1), ahead) if start else ahead
 

@@ -10,6 +10,7 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError
 from postprocess.objects.root import open_root
 from postprocess.recipe import Recipe, read_recipe, rebuild
+from postprocess.rounding import mantissa_bits
 
 
 def rebuild_members(
@@ -64,4 +65,9 @@ def _stream(
             where=str(weights),
             remedy="mosaic-ops weights fetch at the revision of that time",
         )
-    return forecaster.forecast(recipe.initial_state, numbers=numbers, steps=recipe.steps)
+    return forecaster.forecast(
+        recipe.initial_state,
+        numbers=numbers,
+        steps=recipe.steps,
+        mantissa_bits=mantissa_bits(recipe.rounding),
+    )

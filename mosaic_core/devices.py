@@ -46,6 +46,7 @@ def forecast_on(
     refuse_faults: bool = True,
     start: Standing | None = None,
     keep: Callable[[Standing], None] | None = None,
+    mantissa_bits: Sequence[int] | None = None,
 ) -> Iterator[ForecastStep]:
     """As `rollout.forecast`, every engine with its share of the members and a thread of its own.
 
@@ -77,6 +78,7 @@ def forecast_on(
             refuse_faults=refuse_faults,
             start=start.share(share) if start else None,
             keep=keep if len(shares) == 1 else None,
+            mantissa_bits=mantissa_bits,
         )
         for engine, share in zip(engines, shares, strict=False)
     ]

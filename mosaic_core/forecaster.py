@@ -91,6 +91,7 @@ class Forecaster:
         steps: int,
         start: Standing | None = None,
         keep: Callable[[Standing], None] | None = None,
+        mantissa_bits: Sequence[int] | None = None,
     ) -> Iterator[ForecastStep]:
         """Step 0, the analysis, then steps 1 to `steps`; see `mosaic_core.rollout.forecast`.
 
@@ -106,6 +107,7 @@ class Forecaster:
                 refuse_faults=False,
                 start=start,
                 keep=keep,
+                mantissa_bits=mantissa_bits,
             )
         return forecast(
             self.model,
@@ -116,4 +118,5 @@ class Forecaster:
             refuse_faults=False,
             start=start,
             keep=keep,
+            mantissa_bits=mantissa_bits,
         )

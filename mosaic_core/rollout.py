@@ -21,12 +21,13 @@ from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.noise import ensemble_noise
 from mosaic_core.restart import Standing
+from mosaic_core.rounding import bit_rounded
 from mosaic_core.state import Clock, initial_state_from_dataset, initial_time
 
 logger = logging.getLogger(__name__)
 
 Fields = NDArray[np.float32]
-Image = tuple[Tensor, Tensor]  # fields (member, channel, lon, lat); finite (member, channel) bool
+Image = tuple[Tensor, Tensor]  # fields (member, channel, lat, lon); finite (member, channel) bool
 HostImage = tuple[Fields, NDArray[np.bool_]]
 
 
@@ -62,6 +63,7 @@ def forecast(
     refuse_faults: bool = True,
     start: Standing | None = None,
     keep: Callable[[Standing], None] | None = None,
+    mantissa_bits: Sequence[int] | None = None,
 ) -> Iterator[ForecastStep]:
     """Step 0 (the analysis), then steps 1 to `steps`, each with all members `numbers`.
 
@@ -73,7 +75,9 @@ def forecast(
     and step, for a value that is not finite. With `refuse_faults` false it logs that instead:
     members are independent, and whoever screens them goes on with the others. `keep` is told
     after each step where the rollout stands; from such a `start` the stream goes on with the step
-    after it, and with the same bits. Arguments are checked before the first step is asked for.
+    after it, and with the same bits. `mantissa_bits` rounds the fields that are handed over, one
+    number per channel; the rollout itself goes on unrounded. Arguments are checked before the
+    first step is asked for.
     """
     chosen = _checked_numbers(numbers)
     if steps < 0 or (batch_size is not None and batch_size < 1):
@@ -100,8 +104,8 @@ def forecast(
         start=start,
         keep=keep,
     )
-    analysis = image(model, physical[-1:]) if start is None else None
-    images = (checked(image(model, state)) for state in ahead)
+    analysis = image(model, physical[-1:], mantissa_bits) if start is None else None
+    images = (checked(image(model, state, mantissa_bits)) for state in ahead)
     numbered = enumerate((to_host or copy_to_host)(images), start=start.step + 1 if start else 1)
     return _stream(model, init_time, chosen, analysis, numbered, refuse_faults)
 
@@ -174,10 +178,11 @@ def _batch(members: Tensor, first: int, size: int) -> Tensor:
     return torch.cat([chosen, last]) if len(last) else chosen
 
 
-def image(model: Mosaic, state: Tensor) -> Tensor:
-    """(member, point, channel) -> (member, channel, longitude, latitude), contiguous."""
+def image(model: Mosaic, state: Tensor, mantissa_bits: Sequence[int] | None) -> Tensor:
+    """(member, point, channel) -> (member, channel, latitude, longitude), contiguous."""
     grid = (model.geometry.longitudes, model.geometry.latitudes)
-    return torch.unflatten(state.transpose(1, 2), -1, grid).contiguous()
+    maps = state.unflatten(1, grid).permute(0, 3, 2, 1).contiguous()
+    return maps if mantissa_bits is None else bit_rounded(maps, mantissa_bits)
 
 
 def checked(fields: Tensor) -> Image:

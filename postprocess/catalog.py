@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from mosaic_core.contract.artifacts import Pointer, Sha256
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError
 from mosaic_core.contract.files import write_atomic
-from postprocess.manifest import SCHEMA_VERSION, Manifest, Record
+from postprocess.manifest import SCHEMA_VERSION, Manifest, Record, require_version
 from postprocess.objects.root import MUTABLE, ObjectRoot
 from postprocess.pointer import current_key, manifest_of, read_checked
 from postprocess.pruned import Pruned, read_pruned
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 INDEX = "index.json"
 _TRIES = 30
+_READS_AT_ONCE = 16
 _PLOTS = (".png", ".svg")
 
 
@@ -92,10 +94,12 @@ def update_catalog(root: ObjectRoot, *, rebuild: bool = False) -> Index:
     """Bring `index.json` and the STAC catalogue up to date with the pointers.
 
     `rebuild` trusts nothing of the index that is there. PublishError when other publishers win
-    every time.
+    every time; OtherVersionError when the index is of another schema version.
     """
     for _ in range(_TRIES):
         found = root.read_tagged(INDEX)
+        if found is not None:
+            require_version(found.content, f"{root.address}/{INDEX}")
         known = {} if rebuild or found is None else _known(found.content, root)
         index = build_index(root, known)
         content = index.to_bytes()
@@ -116,23 +120,24 @@ def update_catalog(root: ObjectRoot, *, rebuild: bool = False) -> Index:
 def build_index(root: ObjectRoot, known: dict[str, CycleEntry] | None = None) -> Index:
     """The index that the pointers and manifests say; entries in `known`, by manifest digest, are
     taken as they are."""
-    entries = []
-    for name in reversed(root.folders("cycles")):
-        pointer = _pointer(root, name)
-        if pointer is None:
-            continue
-        entry = (known or {}).get(pointer.manifest_sha256) or _entry(root, pointer)
-        if entry is not None:
-            entries.append(entry)
-    return Index(latest=entries[0].cycle if entries else None, cycles=tuple(entries))
+    names = reversed(root.folders("cycles"))
+    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="catalog") as pool:
+        found = pool.map(lambda name: _current_entry(root, name, known or {}), names)
+        entries = tuple(entry for entry in found if entry is not None)
+    return Index(latest=entries[0].cycle if entries else None, cycles=entries)
+
+
+def _current_entry(root: ObjectRoot, name: str, known: dict[str, CycleEntry]) -> CycleEntry | None:
+    pointer = _pointer(root, name)
+    if pointer is None:
+        return None
+    return known.get(pointer.manifest_sha256) or _entry(root, pointer)
 
 
 def _known(content: bytes, root: ObjectRoot) -> dict[str, CycleEntry]:
     try:
         index = Index.from_bytes(content, f"{root.address}/{INDEX}")
     except PublishError as error:
-        if "newer" in error.what:
-            raise
         _LOG.warning("making the index again: %s", error)
         return {}
     return {entry.manifest_sha256: entry for entry in index.cycles}

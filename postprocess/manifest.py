@@ -16,8 +16,17 @@ from mosaic_core.contract.errors import PublishError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CLAIMS = "claims"
+_REPAIR = (
+    "`mosaic-ops catalog ROOT --rebuild` repairs pointers and index; a manifest comes back with "
+    "publishing its cycle again"
+)
 Model = TypeVar("Model", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
+class OtherVersionError(PublishError):
+    """A whole document, but of a version of mosaic-ops that this one cannot read: it is neither
+    damaged nor ours to replace."""
 
 
 class Record(BaseModel):
@@ -34,6 +43,30 @@ class Record(BaseModel):
     def from_bytes(cls, content: bytes, where: str) -> Self:
         """Read what `to_bytes` wrote; PublishError names every fault."""
         return parsed(cls, content, where)
+
+
+class SealedRecord(Record):
+    """A record that nothing else names: it carries the digest of the rest of itself."""
+
+    seal: str = ""
+
+    def to_bytes(self) -> bytes:
+        """As published, with its seal."""
+        return super(SealedRecord, self._sealed()).to_bytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> Self:
+        """Read what `to_bytes` wrote; PublishError names every fault, also a broken seal."""
+        found = super().from_bytes(content, where)
+        if found != found._sealed():
+            raise PublishError(
+                "damaged or edited by hand: its seal does not fit", where=where, remedy=_REPAIR
+            )
+        return found
+
+    def _sealed(self) -> Self:
+        rest = self.model_copy(update={"seal": ""})
+        return self.model_copy(update={"seal": digest(Record.to_bytes(rest))})
 
 
 class ObjectRecord(Record):
@@ -75,19 +108,8 @@ class Manifest(Record):
 
 
 def parsed(model: type[Model], content: bytes, where: str) -> Model:
-    """`content` as `model`; PublishError for damage and for a newer version's document."""
-    try:
-        document = json.loads(content)
-        version = document.get("schema_version", 0) if isinstance(document, dict) else 0
-    except ValueError:
-        document, version = None, 0
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise PublishError(
-            f"written by a newer mosaic-ops (schema version {version}, this one knows "
-            f"{SCHEMA_VERSION})",
-            where=where,
-            remedy="upgrade mosaic-ops",
-        )
+    """`content` as `model`; PublishError for damage, OtherVersionError as `require_version`."""
+    require_version(content, where)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
@@ -98,8 +120,27 @@ def parsed(model: type[Model], content: bytes, where: str) -> Model:
         raise PublishError(
             f"not a valid {model.__name__}: {faults}",
             where=where,
-            remedy="publishing any cycle, or `mosaic-ops catalog --rebuild`, repairs it",
+            remedy=_REPAIR,
         ) from None
+
+
+def require_version(content: bytes, where: str) -> None:
+    """OtherVersionError when `content` says that it has another schema version than ours."""
+    try:
+        version = json.loads(content)["schema_version"]
+    except (ValueError, TypeError, KeyError):
+        return
+    if not isinstance(version, int) or version == SCHEMA_VERSION:
+        return
+    newer = version > SCHEMA_VERSION
+    raise OtherVersionError(
+        f"written by {'a newer' if newer else 'an older'} mosaic-ops (schema version {version}, "
+        f"this one reads {SCHEMA_VERSION})",
+        where=where,
+        remedy="upgrade mosaic-ops"
+        if newer
+        else "use the mosaic-ops of that time for it, and publish new cycles to another root",
+    )
 
 
 def digest(content: bytes) -> str:

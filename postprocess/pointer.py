@@ -20,11 +20,12 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError
 from postprocess.manifest import (
     MANIFEST,
-    SCHEMA_VERSION,
     Manifest,
+    OtherVersionError,
     digest,
     parsed,
     pointer_to,
+    require_version,
 )
 from postprocess.objects.root import MUTABLE, MissingObjectError, ObjectRoot
 
@@ -49,6 +50,13 @@ def read_checked(root: ObjectRoot, key: str) -> Pointer | None:
     return None if found is None else _valid(found.content, f"{root.address}/{key}")
 
 
+def require_our_version(root: ObjectRoot, *keys: str) -> None:
+    """OtherVersionError when one of these documents is there and of another schema version."""
+    for key in keys:
+        if found := root.read_tagged(key):
+            require_version(found.content, f"{root.address}/{key}")
+
+
 def manifest_of(root: ObjectRoot, pointer: Pointer) -> Manifest:
     """The manifest that a pointer names; PublishError unless it is the very one."""
     key = f"{pointer.path}/{MANIFEST}"
@@ -65,12 +73,12 @@ def manifest_of(root: ObjectRoot, pointer: Pointer) -> Manifest:
 def trusted(root: ObjectRoot, content: bytes, key: str) -> Manifest | None:
     """The manifest behind a pointer's content; None, with a warning, when it leads nowhere.
 
-    PublishError for a newer schema version: that is not ours to replace.
+    OtherVersionError for another schema version: that is not ours to replace.
     """
-    if _version(content) > SCHEMA_VERSION:
-        _valid(content, f"{root.address}/{key}")
     try:
         return manifest_of(root, _valid(content, f"{root.address}/{key}"))
+    except OtherVersionError:
+        raise
     except (MissingObjectError, PublishError, InputError) as error:
         _LOG.warning("%s/%s cannot be trusted: %s", root.address, key, error)
         return None
@@ -137,17 +145,9 @@ def _valid(content: bytes, where: str) -> Pointer:
         raise PublishError(
             "the pointer is damaged or was edited by hand: its token does not fit",
             where=where,
-            remedy="publishing any cycle, or `mosaic-ops catalog --rebuild`, repairs it",
+            remedy="`mosaic-ops catalog ROOT --rebuild` repairs it",
         )
     return pointer
-
-
-def _version(content: bytes) -> int:
-    try:
-        version = json.loads(content)["schema_version"]
-    except (ValueError, TypeError, KeyError):
-        return 0
-    return version if isinstance(version, int) else 0
 
 
 def _bytes(pointer: Pointer) -> bytes:

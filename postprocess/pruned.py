@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from pydantic import Field
 
-from postprocess.manifest import SCHEMA_VERSION, Manifest, Record
+from mosaic_core.contract.errors import PublishError
+from postprocess.manifest import SCHEMA_VERSION, Manifest, OtherVersionError, SealedRecord
 from postprocess.objects.root import MUTABLE, ObjectRoot
 
+_LOG = logging.getLogger(__name__)
 
-class Pruned(Record):
+
+class Pruned(SealedRecord):
     """Stores of one run that readers may no longer count on, each with the time it was announced.
 
     The objects go a grace time after the announcement, so a reader that is at work can finish.
@@ -28,7 +32,21 @@ def pruned_key(manifest: Manifest) -> str:
 
 
 def read_pruned(root: ObjectRoot, manifest: Manifest) -> Pruned:
-    """The note on this run; an empty one when there is none or it is about another run."""
+    """The note on this run; an empty one when there is none or it is about another run.
+
+    A damaged note counts as none, with a warning: retention then announces again, and writes it.
+    """
+    try:
+        return checked_note(root, manifest)
+    except OtherVersionError:
+        raise
+    except PublishError as error:
+        _LOG.warning("no note on what was pruned: %s", error)
+        return Pruned(run_id=manifest.run_id)
+
+
+def checked_note(root: ObjectRoot, manifest: Manifest) -> Pruned:
+    """As `read_pruned`, but PublishError for a damaged note."""
     key = pruned_key(manifest)
     found = root.read_tagged(key)
     note = Pruned.from_bytes(found.content, f"{root.address}/{key}") if found else None
@@ -40,8 +58,3 @@ def read_pruned(root: ObjectRoot, manifest: Manifest) -> Pruned:
 def write_pruned(root: ObjectRoot, manifest: Manifest, note: Pruned) -> None:
     """Replace the note."""
     root.write(pruned_key(manifest), note.to_bytes(), cache=MUTABLE)
-
-
-def pruned_stores(root: ObjectRoot, manifest: Manifest) -> set[str]:
-    """Stores of the run that are gone or going."""
-    return set(read_pruned(root, manifest).announced)

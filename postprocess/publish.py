@@ -24,7 +24,7 @@ import numpy as np
 from mosaic_core.contract.artifacts import Pointer
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError, StoreError
-from postprocess.catalog import update_catalog
+from postprocess.catalog import INDEX, update_catalog
 from postprocess.layout import chunk_name
 from postprocess.manifest import (
     CLAIMS,
@@ -43,6 +43,7 @@ from postprocess.pointer import (
     current_manifest,
     cycle_manifests,
     read_checked,
+    require_our_version,
     trusted,
 )
 
@@ -83,10 +84,12 @@ def publish(
     time: a clock that is wrong here is never asked.
 
     StoreError: the staged folder is not a whole forecast of `cycle`. PublishError: the root
-    cannot be written, or what arrived differs from what was sent.
+    cannot be written, what arrived differs from what was sent, or another version of mosaic-ops
+    publishes there (OtherVersionError, before anything is sent).
     """
     target = open_root(root)
     files, facts = _inventory(staged, cycle, run_id)
+    require_our_version(target, LATEST, current_key(cycle), INDEX)
     path = run_path(cycle, run_id)
     claim = claim_key(cycle, run_id)
     target.write(claim, b"{}\n", cache=MUTABLE)
@@ -128,12 +131,6 @@ def read_pointer(root: Path | str) -> Pointer | None:
 def published_cycle(root: Path | str, cycle: Cycle) -> Manifest | None:
     """What is published of `cycle`; None when nothing whole is."""
     return current_manifest(open_root(root), cycle)
-
-
-def repair_latest(root: ObjectRoot) -> None:
-    """Set `latest.json` right if it leads nowhere or lags behind the newest cycle."""
-    for manifest in [newest for _, newest in cycle_manifests(root)][-1:]:
-        advance_latest(root, manifest)
 
 
 def advance_latest(root: ObjectRoot, manifest: Manifest) -> None:

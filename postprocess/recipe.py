@@ -31,6 +31,10 @@ from postprocess.rows import shard_path
 from postprocess.store import ForecastWriter
 
 INITIAL_STATE = "initial_state.zarr"
+_NEEDED = (
+    "run_id", "date_created", "model_variant", "weights_sha256", "code_version", "precision",
+    "batch_size", "input_analyses", "member_health", "comment", "members", "lead_hours", "rounding",
+)  # fmt: skip
 _DOWNLOADS_AT_ONCE = 8
 
 
@@ -51,6 +55,11 @@ class Recipe:
     def steps(self) -> int:
         """Model steps after the analysis."""
         return len(self.manifest.provenance["lead_hours"]) - 1
+
+    @property
+    def rounding(self) -> str:
+        """How the published fields were rounded."""
+        return str(self.manifest.provenance["rounding"])
 
     @property
     def provenance(self) -> Provenance:
@@ -84,14 +93,15 @@ class Recipe:
             numbers=tuple(numbers),
             lead_times=tuple(lead.astype("timedelta64[ns]") for lead in leads),
             provenance=self.provenance,
-            rounding=self.manifest.provenance["rounding"],
+            rounding=self.rounding,
         )
 
 
 def read_recipe(root: ObjectRoot, cycle: Cycle) -> Recipe:
     """The recipe of the cycle's current run.
 
-    InputError: the cycle is not published. PublishError: its initial state is not kept or damaged.
+    InputError: the cycle is not published. PublishError: its initial state is not kept or damaged,
+    or the manifest does not tell how it was made.
     """
     manifest = current_manifest(root, cycle)
     if manifest is None:
@@ -103,6 +113,13 @@ def read_recipe(root: ObjectRoot, cycle: Cycle) -> Recipe:
     if INITIAL_STATE not in manifest.stores:
         raise PublishError(
             "the run was published without its initial state",
+            where=f"{root.address}/{manifest.path}",
+            remedy="make the cycle again from its analyses: mosaic-ops run",
+        )
+    untold = [name for name in _NEEDED if name not in manifest.provenance]
+    if untold:
+        raise PublishError(
+            f"the manifest does not tell {', '.join(untold)}: the run cannot be repeated",
             where=f"{root.address}/{manifest.path}",
             remedy="make the cycle again from its analyses: mosaic-ops run",
         )

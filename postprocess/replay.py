@@ -34,9 +34,7 @@ def replay(
     offsets = np.zeros(len(rows), dtype=np.int64)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="replay") as pool:
         for step, sizes in enumerate(lengths):
-            fields = np.empty(
-                (len(spec.numbers), len(CHANNEL_NAMES), *MAP_SHAPE[::-1]), dtype=np.float32
-            )
+            fields = np.empty((len(spec.numbers), len(CHANNEL_NAMES), *MAP_SHAPE), np.float32)
             places = zip(rows, offsets.tolist(), sizes.tolist(), strict=True)
             list(pool.map(lambda place, target=fields: _fill(target, *place), places))
             yield ForecastStep(
@@ -52,8 +50,8 @@ def stored_lengths(rows: Sequence[Row], leads: int) -> list[Lengths]:
 
 
 def _fill(fields: NDArray[np.float32], row: Row, offset: int, length: int) -> None:
-    plane = decode_chunk(_part(row.path, offset, length), MAP_SHAPE, str(row.path))
-    fields[row.member, row.channel] = plane.T
+    part = _part(row.path, offset, length)
+    fields[row.member, row.channel] = decode_chunk(part, MAP_SHAPE, str(row.path))
 
 
 def _part(path: Path, offset: int, length: int) -> bytes:

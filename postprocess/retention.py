@@ -3,12 +3,14 @@
 A store that may go is first announced (the catalogue stops naming it), and after a grace time its
 root metadata goes first, so that a late reader gets an error instead of gaps, then its data. Runs
 that no pointer names and that nobody claims go the same way. Never touched: the newest cycle, a run
-that is being published, and anything younger than the grace time. Killed anywhere, the next run
-goes on. Time is the store's own, so a wrong clock here removes nothing too early.
+that is being published, the runs of a cycle whose pointer is damaged, and anything younger than the
+grace time. Killed anywhere, the next run goes on. Time is the store's own, so a wrong clock here
+removes nothing too early.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +18,20 @@ from datetime import UTC, datetime, timedelta
 
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
-from postprocess.catalog import update_catalog
+from postprocess.catalog import INDEX, update_catalog
 from postprocess.manifest import CLAIMS, MANIFEST, Manifest
 from postprocess.objects.root import MUTABLE, ObjectInfo, ObjectRoot
-from postprocess.pointer import LATEST, current_key, cycle_manifests, read_checked
+from postprocess.pointer import (
+    CURRENT,
+    LATEST,
+    current_key,
+    cycle_manifests,
+    read_checked,
+    require_our_version,
+)
 from postprocess.pruned import Pruned, pruned_key, read_pruned, write_pruned
+
+_LOG = logging.getLogger(__name__)
 
 GRACE = timedelta(hours=24)
 _CLOCK = f"{CLAIMS}/clock"
@@ -115,7 +126,11 @@ def retain(
     grace: timedelta = GRACE,
     dry_run: bool = False,
 ) -> list[Removal]:
-    """Remove what the rules let go; the removals done, or with `dry_run` those that would be."""
+    """Remove what the rules let go; the removals done, or with `dry_run` those that would be.
+
+    OtherVersionError, before anything goes, when another version of mosaic-ops publishes there.
+    """
+    require_our_version(root, LATEST, INDEX)
     now = datetime.now(UTC) if dry_run else store_time(root)
     plan = _Plan()
     manifests = list(cycle_manifests(root))
@@ -198,8 +213,12 @@ def _plan_orphans(
     plan: _Plan,
 ) -> None:
     """Runs that no pointer names: superseded, or left by publishers that never came back."""
+    told = {path.split("/")[1] for path in current}
     for name in root.folders("cycles"):
         runs = root.folders(f"cycles/{name}")
+        if runs and name not in told and root.read_tagged(f"cycles/{name}/{CURRENT}"):
+            _LOG.warning("cycles/%s is kept: its pointer is damaged, see verify-store", name)
+            continue
         for run in runs:
             if f"cycles/{name}/{run}" not in current and (name, run) not in busy:
                 _plan_orphan(root, name, f"cycles/{name}/{run}", before, plan)

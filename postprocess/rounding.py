@@ -1,9 +1,10 @@
 """Bit rounding: how many mantissa bits of each variable are worth storing.
 
-Rounding happens in numpy before the write, never as a codec, so that every Zarr reader can open
-the result. The bits are chosen by variable and unit so that the power spectrum of the rounded
-field stays within 3 % of the original at every degree up to 110: rounding adds white noise, and
-fields with steep spectra on a large offset (kelvin, geopotential, pascal) need the most bits.
+Forecasts are rounded where they are made and statistics here, never by a codec, so that every Zarr
+reader can open the result. The bits are chosen by variable and unit so that the power spectrum of
+the rounded field stays within 3 % of the original at every degree up to 110: rounding adds white
+noise, and fields with steep spectra on a large offset (kelvin, geopotential, pascal) need the most
+bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_core.contract.errors import StoreError
-from mosaic_core.contract.variables import LEVELS, Channel
+from mosaic_core.contract.variables import CHANNELS, LEVELS, Channel
 
 MANTISSA_BITS = 23
 ALGORITHM = "bitround"
@@ -59,6 +60,12 @@ def keep_bits(channel: Channel, rounding: str) -> int | None:
     return bits[LEVELS.index(channel.level_hpa)]
 
 
+def mantissa_bits(rounding: str) -> tuple[int, ...] | None:
+    """`keep_bits` of every channel, in the model's order; None when nothing is rounded."""
+    bits = [keep_bits(channel, rounding) for channel in CHANNELS]
+    return tuple(number for number in bits if number is not None) or None
+
+
 def bit_round(values: NDArray[np.float32], bits: int) -> None:
     """Round float32 `values` (C-contiguous) in place to `bits` mantissa bits; see `round_into`."""
     round_into(values, values.copy(), bits)
@@ -67,18 +74,17 @@ def bit_round(values: NDArray[np.float32], bits: int) -> None:
 def round_into(
     target: NDArray[np.float32],
     source: NDArray[np.float32],
-    bits: int | NDArray[np.integer] | None,
+    bits: int | None,
 ) -> None:
     """Copy `source` into `target`, rounded to `bits` mantissa bits.
 
-    To the nearest, ties away from zero; None copies only. `bits` may be an array that broadcasts
-    against the values, such as one number per map. Infinities and NaN keep their bits. Integer
-    arithmetic on the bit patterns: it costs a tenth of the packing.
+    To the nearest, ties away from zero; None copies only. Infinities and NaN keep their bits.
+    Integer arithmetic on the bit patterns: it costs a tenth of the packing.
     """
     if bits is None:
         np.copyto(target, source)
         return
-    dropped = np.asarray(MANTISSA_BITS - bits, dtype=np.uint32)
+    dropped = np.uint32(MANTISSA_BITS - bits)
     pattern = target.view(np.uint32)
     np.add(source.view(np.uint32), np.left_shift(np.uint32(1), dropped - 1), out=pattern)
     np.bitwise_and(pattern, np.left_shift(np.uint32(0xFFFFFFFF), dropped), out=pattern)

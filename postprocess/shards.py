@@ -49,7 +49,11 @@ PLAIN_CODECS: list[dict[str, Any]] = [CODECS[0], CODECS[2]]
 
 def with_crc(content: bytes) -> bytes:
     """`content` followed by its CRC-32C, little-endian."""
-    return content + google_crc32c.value(content).to_bytes(CRC_BYTES, "little")
+    return content + _crc(content)
+
+
+def _crc(content: bytes) -> bytes:
+    return google_crc32c.value(content).to_bytes(CRC_BYTES, "little")
 
 
 def without_crc(content: bytes, where: str) -> bytes:
@@ -64,9 +68,14 @@ def without_crc(content: bytes, where: str) -> bytes:
 
 def encode_chunk(values: NDArray[np.float32]) -> bytes:
     """One encoded chunk of a C-contiguous float32 array. The same values give the same bytes."""
+    return b"".join(encode_parts(values))
+
+
+def encode_parts(values: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    """`encode_chunk` before its parts are joined: the packed values and their checksum."""
     # Blosc's own threads store its blocks in the order in which they finish: not reproducible.
     numcodecs.blosc.use_threads = False
-    packed = numcodecs.blosc.compress(
+    packed: bytes = numcodecs.blosc.compress(
         values,
         COMPRESSOR.encode(),
         COMPRESSION_LEVEL,
@@ -74,7 +83,7 @@ def encode_chunk(values: NDArray[np.float32]) -> bytes:
         BLOCK_BYTES,
         values.itemsize,
     )
-    return with_crc(packed)
+    return packed, _crc(packed)
 
 
 def decode_chunk(content: bytes, shape: tuple[int, ...], where: str) -> NDArray[np.float32]:

@@ -3,12 +3,13 @@ extensions: catalog.json, one collection, one item per cycle."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from mosaic_core.contract.schema import COORDINATE_ATTRIBUTES, variable_attributes
 from mosaic_core.contract.variables import LEVELS, VARIABLES
-from postprocess.objects.root import MUTABLE, ObjectRoot
+from postprocess.objects.root import MUTABLE, ObjectInfo, ObjectRoot
 
 if TYPE_CHECKING:
     from postprocess.catalog import CycleEntry, Index, StoreEntry
@@ -49,11 +50,21 @@ def stac_documents(index: Index) -> dict[str, bytes]:
 def write_stac(root: ObjectRoot, index: Index) -> None:
     """Write what changed of `stac/`, and delete the items of cycles that are gone."""
     documents = stac_documents(index)
-    sizes = {info.key: info.size for info in root.objects("stac")}
+    there = {info.key: info for info in root.objects("stac")}
     for key, content in documents.items():
-        if sizes.get(key) != len(content) or root.read(key) != content:
+        if key not in there or not _holds(root, there[key], content):
             root.write(key, content, cache=MUTABLE)
-    root.delete(sorted(sizes.keys() - documents.keys()))
+    root.delete(sorted(there.keys() - documents.keys()))
+
+
+def _holds(root: ObjectRoot, found: ObjectInfo, content: bytes) -> bool:
+    """Whether an object has this content; the listing tells it where it has digests."""
+    if found.size != len(content):
+        return False
+    if found.md5 is None:
+        now = root.read_tagged(found.key)  # another publisher may just have deleted it
+        return now is not None and now.content == content
+    return found.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def catalog() -> Json:

@@ -30,7 +30,8 @@ from postprocess.forecast_spec import ForecastSpec
 from postprocess.journal import Journal, cut_shard, trim_shard
 from postprocess.layout import forecast_document
 from postprocess.replay import replay, stored_lengths
-from postprocess.rows import MAP_SHAPE, Scratch, append, batches_of, rows_of
+from postprocess.rounding import MANTISSA_BITS, mantissa_bits
+from postprocess.rows import MAP_SHAPE, append, rows_of
 from postprocess.shards import encode_index
 from postprocess.store_files import (
     disk_errors,
@@ -96,8 +97,6 @@ class ForecastWriter:
         else:
             self._lengths = self._resume()
         self._next_step: int | None = None
-        self._batches = batches_of(self._rows)
-        self._scratch = Scratch()
         self._workers = workers or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="store")
 
@@ -121,7 +120,7 @@ class ForecastWriter:
             self._let_go()
 
     def write(self, step: ForecastStep) -> None:
-        """Take the next step of the stream (number, channel, longitude, latitude)."""
+        """Take the next step of the stream, its fields rounded as the spec says."""
         self._check(step)
         self._next_step = step.step + 1
         if step.step < self.completed:
@@ -168,12 +167,30 @@ class ForecastWriter:
                 ("lead_time", step.lead_time, spec.lead_times[step.step]),
                 ("numbers", step.numbers, spec.numbers),
                 ("channels", step.channels, CHANNEL_NAMES),
-                ("grid", step.fields.shape[2:], MAP_SHAPE[::-1]),
+                ("grid", step.fields.shape[2:], MAP_SHAPE),
             )
             if found != wanted
         ]
+        faults += self._unrounded(step)
         if faults:
             raise StoreError("; ".join(faults), where=f"{self.path}, step {step.step}")
+
+    def _unrounded(self, step: ForecastStep) -> list[str]:
+        """The first map, if any, whose equator has more bits than the spec's rounding leaves."""
+        bits = mantissa_bits(self.spec.rounding)
+        if bits is None:
+            return []
+        equator = step.fields[:, :, MAP_SHAPE[0] // 2]
+        dropped = np.array([(1 << (MANTISSA_BITS - kept)) - 1 for kept in bits], dtype=np.uint32)
+        left = (equator.view(np.uint32) & dropped[:, None]).astype(bool) & np.isfinite(equator)
+        places = np.argwhere(left.any(axis=2))
+        if not len(places):
+            return []
+        member, place = places[0]
+        return [
+            f"member {step.numbers[member]} {step.channels[place]} is not rounded to "
+            f"{bits[place]} bits"
+        ]
 
     def _check_order(self, step: int) -> None:
         """The first step may be any up to the first one that is missing; then one by one."""
@@ -195,11 +212,11 @@ class ForecastWriter:
     def _pack(self, fields: NDArray[np.float32]) -> NDArray[np.uint32]:
         """One more chunk in every shard; its length by row."""
         lengths = np.empty(len(self._rows), dtype=np.uint32)
-        waiting = iter(self._batches)
+        waiting = iter(self._rows)
 
         def work() -> None:
-            for batch in waiting:
-                lengths[batch.place] = append(fields, batch, self._scratch)
+            for row in waiting:
+                lengths[row.index] = append(fields, row)
 
         for done in [self._pool.submit(work) for _ in range(self._workers)]:
             done.result()

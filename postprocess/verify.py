@@ -13,8 +13,9 @@ from postprocess.catalog import INDEX, build_index, read_index
 from postprocess.manifest import MANIFEST, Manifest, ObjectRecord, digest
 from postprocess.objects.root import MissingObjectError, ObjectRoot, open_root
 from postprocess.pointer import CURRENT, LATEST, read_checked
-from postprocess.pruned import pruned_stores
+from postprocess.pruned import checked_note, pruned_key
 from postprocess.stac import stac_documents
+from postprocess.viewer.site import LIST, page_files
 
 _READS_AT_ONCE = 8
 
@@ -51,7 +52,8 @@ def verify_store(address: str) -> Verification:
         faults += damaged
         if manifest is None:
             continue
-        records = _expected(found.root, manifest, found.store)
+        records, damaged = _expected(found.root, manifest, found.store)
+        faults += damaged
         faults += _object_faults(found.root, path, records, found.store)
         count += len(records)
         size += sum(record.size for record in records)
@@ -109,6 +111,7 @@ def _whole_root(root: ObjectRoot) -> _Found:
         if pointer is not None:
             runs.append((pointer.path, pointer.manifest_sha256))
     faults += _catalog_faults(root)
+    faults += _page_faults(root)
     if latest is not None and (latest.path, latest.manifest_sha256) not in runs:
         faults.append(Fault(LATEST, "names a run that is not the current one of its cycle"))
     return _Found(root, runs, faults)
@@ -127,6 +130,15 @@ def _catalog_faults(root: ObjectRoot) -> list[Fault]:
         for key, content in stac_documents(index).items()
         if key not in there or root.read(key) != content
     ]
+
+
+def _page_faults(root: ObjectRoot) -> list[Fault]:
+    """The files of the page in the browser against their list."""
+    try:
+        problems = {record.key: _problem(root, record.key, record) for record in page_files(root)}
+    except PublishError as error:
+        return [Fault(LIST, error.what)]
+    return [Fault(key, problem) for key, problem in problems.items() if problem]
 
 
 def _pointer(root: ObjectRoot, key: str) -> tuple[Pointer | None, list[Fault]]:
@@ -155,14 +167,23 @@ def _manifest(
     return manifest, []
 
 
-def _expected(root: ObjectRoot, manifest: Manifest, store: str) -> list[ObjectRecord]:
+def _expected(
+    root: ObjectRoot, manifest: Manifest, store: str
+) -> tuple[list[ObjectRecord], list[Fault]]:
     """Records of what must be there: of one store if told, without what retention took away."""
-    gone = pruned_stores(root, manifest)
+    faults = []
+    try:
+        gone = set(checked_note(root, manifest).announced)
+    except PublishError as error:
+        faults = [Fault(pruned_key(manifest), error.what)]
+        listed = {info.key for info in root.objects(manifest.path)}
+        there = {key.removeprefix(f"{manifest.path}/").split("/", 1)[0] for key in listed}
+        gone = set(manifest.stores) - there
     return [
         record
         for record in manifest.objects
         if _belongs(record.key, store) and record.key.split("/", 1)[0] not in gone
-    ]
+    ], faults
 
 
 def _belongs(key: str, store: str) -> bool:

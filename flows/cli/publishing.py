@@ -13,17 +13,19 @@ from mosaic_core.contract.cycle import Cycle
 
 @click.command()
 @click.argument("root")
-@click.option("--rebuild", is_flag=True, help="Make the index and the pointer again from the runs.")
+@click.option(
+    "--rebuild", is_flag=True, help="Make the index and the pointers again from the runs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print index.json as it is.")
 def catalog(root: str, rebuild: bool, as_json: bool) -> None:
     """What is published at ROOT (a folder, s3:// or gs://), the newest cycle first."""
     from postprocess.catalog import read_index, update_catalog
     from postprocess.objects.root import open_root
-    from postprocess.publish import repair_latest
+    from postprocess.repair import repair_pointers
 
     target = open_root(root)
     if rebuild:
-        repair_latest(target)
+        repair_pointers(target)
     index = update_catalog(target, rebuild=True) if rebuild else read_index(target)
     if as_json:
         click.echo(index.to_bytes().decode(), nl=False)

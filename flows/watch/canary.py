@@ -192,7 +192,8 @@ def _observed(settings: Settings) -> Golden:
     )
     state = wave_state(settings, *statistics(settings))
     *_, last = forecaster.forecast(state, numbers=NUMBERS, steps=STEPS)
-    flat = last.fields.reshape(len(NUMBERS), len(CHANNELS), -1)
+    # By meridians: the order of the goldens that were recorded.
+    flat = last.fields.swapaxes(2, 3).reshape(len(NUMBERS), len(CHANNELS), -1)
     points = np.linspace(0, flat.shape[2] - 1, SAMPLES).astype(int)
     return Golden(
         variant=settings.variant,

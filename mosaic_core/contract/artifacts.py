@@ -21,10 +21,10 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class ForecastStep:
     """All members of a run at one lead, in physical SI units.
 
-    `fields` is float32 (number, channel, longitude, latitude), longitude 0..358.5 eastward and
-    latitude south to north. Step 0 is the analysis, the same for every member and
-    perhaps one array seen many times. The array belongs to the producer: whoever keeps it beyond
-    the call copies it, nobody writes to it.
+    `fields` is float32 (number, channel, latitude, longitude), latitude south to north and
+    longitude 0..358.5 eastward; every map is contiguous. Step 0 is the analysis, the same for
+    every member and perhaps one array seen many times. The array belongs to the producer: whoever
+    keeps it beyond the call copies it, nobody writes to it.
     """
 
     init_time: np.datetime64
@@ -38,13 +38,13 @@ class ForecastStep:
         expected = (len(self.numbers), len(self.channels))
         if self.fields.ndim != 4 or self.fields.shape[:2] != expected:
             raise StoreError(
-                f"fields have shape {self.fields.shape}, expected (number, channel, longitude, "
-                f"latitude) = ({expected[0]}, {expected[1]}, ...)",
+                f"fields have shape {self.fields.shape}, expected (number, channel, latitude, "
+                f"longitude) = ({expected[0]}, {expected[1]}, ...)",
                 where=f"forecast step {self.step}",
             )
 
     def channel(self, name: str) -> NDArray[np.float32]:
-        """One channel of every member, (number, longitude, latitude)."""
+        """One channel of every member, (number, latitude, longitude)."""
         return self.fields[:, self.channels.index(name)]
 
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from postprocess.objects.root import MissingObjectError, ObjectInfo, Tagged
 
 ASIDE = ".aside"
 """Folder below the root in which objects are made before they are renamed into place."""
+_TRIES = 30
 
 
 class LocalRoot:
@@ -131,13 +132,11 @@ class LocalRoot:
         aside = self.path / ASIDE / f"{secrets.token_hex(8)}"
         with self._explained(key):
             aside.parent.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 fill(aside)
-                os.replace(aside, target)
+                _put_in_place(aside, target)
             finally:
                 aside.unlink(missing_ok=True)
-            sync_directory(target.parent)
 
     def _drop_empty_folders(self, folder: Path) -> None:
         while folder != self.path:
@@ -168,6 +167,20 @@ class LocalRoot:
                 remedy="make room or mend the permission, then publish again: what is there "
                 "already is kept",
             ) from error
+
+
+def _put_in_place(aside: Path, target: Path) -> None:
+    """Rename, again and again while others delete the folder, empty for a moment, under us."""
+    for last in (False,) * _TRIES + (True,):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(aside, target)
+            break
+        except FileNotFoundError:
+            if last:
+                raise
+    with suppress(FileNotFoundError):  # what was put there is deleted already, folder and all
+        sync_directory(target.parent)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

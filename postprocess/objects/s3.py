@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore import exceptions
@@ -29,9 +29,19 @@ _RETRY = {
 }
 # Plain HTTP is used only when the endpoint itself says http://, as test servers do.
 _CLIENT = {"timeout": "60s", "connect_timeout": "10s", "allow_http": True}
+# The client's limit is on a whole request: 64 MB over a line of 0.6 Mbit/s take a quarter of an
+# hour, and one of several uploads may have no more than that.
+_LARGE_BYTES = 1 << 20
+_LARGE_CLIENT = {**_CLIENT, "timeout": "900s"}
 _SINGLE_PUT_BYTES = 64 << 20
 _TRIES = 5
 _DENIED = re.compile(r"\b40[13] (Forbidden|Unauthorized)")
+_CUT = re.compile(r"response body")
+Answer = TypeVar("Answer")
+
+
+class _CutError(PublishError):
+    """The answer stopped in the middle: the client does not ask again by itself."""
 
 
 class S3Root:
@@ -43,6 +53,7 @@ class S3Root:
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._store = S3Store(bucket, retry_config=_RETRY, client_options=_CLIENT)  # type: ignore[arg-type]
+        self._large = S3Store(bucket, retry_config=_RETRY, client_options=_LARGE_CLIENT)  # type: ignore[arg-type]
         self._prefix = f"{prefix}/" if prefix else ""
         self._address = f"s3://{bucket}/{prefix}".rstrip("/")
 
@@ -53,17 +64,14 @@ class S3Root:
 
     def read(self, key: str) -> bytes:
         """The object's content."""
-        with self._explained(key):
-            return bytes(obstore.get(self._store, self._prefix + key).bytes())
+        found = self.read_tagged(key)
+        if found is None:
+            raise MissingObjectError("no such object", where=f"{self._address}/{key}")
+        return found.content
 
     def read_tagged(self, key: str) -> Tagged | None:
         """Content and ETag."""
-        with self._explained(key):
-            try:
-                found = obstore.get(self._store, self._prefix + key)
-            except FileNotFoundError:
-                return None
-            return Tagged(bytes(found.bytes()), str(found.meta["e_tag"]))
+        return _asked_again(lambda: self._get(key))
 
     def write(self, key: str, content: bytes, *, cache: str) -> None:
         """PUT."""
@@ -76,7 +84,7 @@ class S3Root:
             return
         with self._explained(key):
             attributes = _attributes(key, cache)
-            obstore.put(self._store, self._prefix + key, path, attributes=attributes)
+            obstore.put(self._large, self._prefix + key, path, attributes=attributes)
 
     def swap(self, key: str, content: bytes, *, expected: str | None, cache: str) -> bool:
         """PUT with If-Match or If-None-Match.
@@ -104,16 +112,13 @@ class S3Root:
 
     def objects(self, prefix: str) -> list[ObjectInfo]:
         """Every object below a prefix."""
-        with self._explained(prefix):
-            pages = obstore.list(self._store, self._prefix + prefix, chunk_size=1000)
-            found = [self._info(meta) for page in pages for meta in page]
-        return sorted(found, key=lambda info: info.key)
+        found = _asked_again(lambda: self._list(prefix))
+        return sorted(map(self._info, found), key=lambda info: info.key)
 
     def folders(self, prefix: str) -> list[str]:
         """Common prefixes."""
-        with self._explained(prefix):
-            found = obstore.list_with_delimiter(self._store, self._prefix + prefix)
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
+        found = _asked_again(lambda: self._list_folders(prefix))
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
     def sweep(self, before: datetime) -> int:  # noqa: ARG002
         """Nothing to do: S3 shows nothing of a PUT that did not finish."""
@@ -131,10 +136,30 @@ class S3Root:
                 if last:
                     raise
 
+    def _get(self, key: str) -> Tagged | None:
+        with self._explained(key):
+            try:
+                found = obstore.get(self._store, self._prefix + key)
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+            return Tagged(bytes(found.bytes()), str(found.meta["e_tag"]))
+
+    def _list(self, prefix: str) -> list[Any]:
+        with self._explained(prefix):
+            pages = obstore.list(self._store, self._prefix + prefix, chunk_size=1000)
+            return [meta for page in pages for meta in page]
+
+    def _list_folders(self, prefix: str) -> list[str]:
+        with self._explained(prefix):
+            found = obstore.list_with_delimiter(self._store, self._prefix + prefix)
+            return list(found["common_prefixes"])
+
     def _put(self, key: str, content: bytes, cache: str, mode: Any) -> None:
         with self._explained(key):
             obstore.put(
-                self._store,
+                self._large if len(content) > _LARGE_BYTES else self._store,
                 self._prefix + key,
                 content,
                 attributes=_attributes(key, cache),
@@ -171,12 +196,20 @@ class S3Root:
         except (exceptions.BaseError, OSError, ValueError) as error:
             if _DENIED.search(str(error)):  # listings report it as any other failure
                 raise _refused(where) from error
-            raise PublishError(
+            failure = _CutError if _CUT.search(str(error)) else PublishError
+            raise failure(
                 f"the store failed: {str(error).strip().splitlines()[0][:300]}",
                 where=where,
                 remedy="check AWS_ENDPOINT_URL and the store, then publish again: what is there "
                 "is kept",
             ) from error
+
+
+def _asked_again(ask: Callable[[], Answer]) -> Answer:
+    for _ in range(_TRIES):
+        with suppress(_CutError):
+            return ask()
+    return ask()
 
 
 def _refused(where: str) -> PublishError:

@@ -41,11 +41,11 @@ class Plane:
     def sources_in(
         self, fields: NDArray[np.float32], channels: Sequence[str]
     ) -> list[NDArray[np.float32]]:
-        """The source fields (number, longitude, latitude), views of `fields`."""
+        """The source fields (number, latitude, longitude), views of `fields`."""
         return [fields[:, channels.index(source)] for source in self.sources]
 
     def take(self, fields: NDArray[np.float32], channels: Sequence[str]) -> NDArray[np.float32]:
-        """(number, longitude, latitude) from `fields` (number, channel, longitude, latitude)."""
+        """(number, latitude, longitude) from `fields` (number, channel, latitude, longitude)."""
         parts = self.sources_in(fields, channels)
         return parts[0] if len(parts) == 1 else np.sqrt(parts[0] ** 2 + parts[1] ** 2)
 

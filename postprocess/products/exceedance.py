@@ -103,7 +103,7 @@ class ExceedanceProbabilities:
     def _truth(self, event: Event, step: ForecastStep) -> NDArray[np.bool_]:
         """(member, threshold, latitude, longitude)."""
         plane = _plane_of(event, step)
-        values = plane.take(step.fields, step.channels).swapaxes(-1, -2)[:, np.newaxis]
+        values = plane.take(step.fields, step.channels)[:, np.newaxis]
         limits = event.thresholds(plane.variable).astype(np.float32).reshape(-1, 1, 1)
         return np.asarray(values > limits if event.side == "above" else values < limits)
 

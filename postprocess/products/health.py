@@ -282,7 +282,7 @@ def _check_jumps(
     with np.errstate(invalid="ignore", over="ignore"):
         np.subtract(summary.sample, apart, out=apart)
         np.multiply(apart, apart, out=apart)
-        change = np.sqrt((apart @ weights).mean(axis=2) / weights.size)
+        change = np.sqrt((weights @ apart).mean(axis=2) / weights.size)
     typical = np.nanmedian(change, axis=0)
     ratio = change / np.where(typical > 0, typical, np.nan)
     limit = limits.jump_ratio

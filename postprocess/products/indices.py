@@ -57,7 +57,7 @@ class ClimateIndices:
         day = _day_of_year(step.init_time + step.lead_time)
         for plane in self._planes:
             climate = _climate(self._path, plane.name, day)
-            members = plane.take(step.fields, step.channels).swapaxes(-1, -2)
+            members = plane.take(step.fields, step.channels)
             for index, values in (
                 ("anomaly", members.mean(0, dtype=np.float64) - climate.mean),
                 ("efi", extreme_forecast_index(members, climate)),

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from mosaic_core.contract.artifacts import ForecastStep
 
-Copy = Callable[[NDArray[np.float32], ForecastStep], None]
 Screen = Callable[[ForecastStep], ForecastStep]
 Consumer = Callable[[ForecastStep], object]
 T = TypeVar("T")
@@ -28,19 +27,17 @@ T = TypeVar("T")
 class Lanes:
     """Feeds every step to `screen`, and what that gives to all consumers, a thread for each lane.
 
-    `copy` fills a buffer with the fields of a step, in the caller's thread. The first exception of
-    any other ends the work of all and is raised by the next call.
+    The fields of a step are copied in the caller's thread. The first exception of a consumer ends
+    the work of all and is raised by the next call.
     """
 
     def __init__(
         self,
-        copy: Copy,
         screen: Screen,
         consumers: Mapping[str, Sequence[Consumer]],
         *,
         max_pending: int = 2,
     ) -> None:
-        self._copy = copy
         self._screen = screen
         self._consumers = dict(consumers)
         self._entrance = ThreadPoolExecutor(1, thread_name_prefix="products")
@@ -58,7 +55,7 @@ class Lanes:
         buffer = self._buffers.get()
         if buffer is None or buffer.shape != step.fields.shape:
             buffer = np.empty(step.fields.shape, dtype=np.float32)
-        self._copy(buffer, step)
+        np.copyto(buffer, step.fields)
         self._entrance.submit(self._pass_on, replace(step, fields=buffer))
 
     def drain(self) -> None:

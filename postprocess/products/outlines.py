@@ -48,7 +48,7 @@ def outline_faults() -> list[str]:
 def _step(step: int) -> ForecastStep:
     """Two members, each channel a long wave around the middle of its bounds."""
     middles = np.array([(channel.minimum + channel.maximum) / 2 for channel in CHANNELS])
-    wave = np.cos(np.deg2rad(2 * LONGITUDE + step))[:, None] * np.cos(np.deg2rad(LATITUDE))
+    wave = np.cos(np.deg2rad(LATITUDE))[:, None] * np.cos(np.deg2rad(2 * LONGITUDE + step))
     members = np.stack([wave, 1.1 * wave])[:, None]
     fields = middles[:, None, None] * (1 + 1e-3 * members)
     return ForecastStep(

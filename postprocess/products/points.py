@@ -21,7 +21,7 @@ from postprocess.products.stream import SameRun, coordinate, forecast_coordinate
 def bilinear(
     planes: NDArray[np.float32], latitudes: NDArray[np.float64], longitudes: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Values (..., point) of `planes` (..., longitude, latitude) on the 1.5 degree grid.
+    """Values (..., point) of `planes` (..., latitude, longitude) on the 1.5 degree grid.
 
     Grid-scale values: no correction for the height of a station or for coasts.
     """
@@ -32,9 +32,9 @@ def bilinear(
     east = (west + 1) % LONGITUDE.size
     north_share = (row - south).astype(np.float32)
     east_share = (column - np.floor(column)).astype(np.float32)
-    lower = planes[..., west, south] * (1 - east_share) + planes[..., east, south] * east_share
-    upper = planes[..., west, south + 1] * (1 - east_share)
-    upper = upper + planes[..., east, south + 1] * east_share
+    lower = planes[..., south, west] * (1 - east_share) + planes[..., south, east] * east_share
+    upper = planes[..., south + 1, west] * (1 - east_share)
+    upper = upper + planes[..., south + 1, east] * east_share
     return np.asarray(lower * (1 - north_share) + upper * north_share)
 
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import InputError, StoreError
-from mosaic_core.contract.variables import CHANNELS, Channel, channel
+from mosaic_core.contract.variables import CHANNELS, Channel
 from postprocess.products.grids import open_any
-from postprocess.rounding import keep_bits, round_into
 
 _LEADING = ("number", "lead_time")
 
@@ -50,17 +49,6 @@ def steps_of(dataset: xr.Dataset, where: str) -> Iterator[ForecastStep]:
         yield ForecastStep(init_time, index, lead, numbers, names, fields)
 
 
-def copy_as_stored(buffer: NDArray[np.float32], step: ForecastStep, rounding: str) -> None:
-    """Fill `buffer` with the values of the step that a store with this rounding gives back.
-
-    Products made of them are, to the bit, those that anybody can make of the published store.
-    """
-    for index, name in enumerate(step.channels):
-        bits = keep_bits(channel(name), rounding)
-        for target, source in zip(buffer[:, index], step.fields[:, index], strict=True):
-            round_into(target, source, bits)
-
-
 def _channels_in(dataset: xr.Dataset) -> list[Channel]:
     levels = set(dataset.level.values.tolist()) if "level" in dataset.coords else set()
     return [
@@ -72,8 +60,8 @@ def _channels_in(dataset: xr.Dataset) -> list[Channel]:
 
 
 def _fields(lead: xr.Dataset, channels: list[Channel]) -> NDArray[np.float32]:
-    """(number, channel, longitude, latitude) of one lead; each variable is read once."""
-    read = {name: lead[name].transpose("number", ..., "longitude", "latitude").load()
+    """(number, channel, latitude, longitude) of one lead; each variable is read once."""
+    read = {name: lead[name].transpose("number", ..., "latitude", "longitude").load()
             for name in dict.fromkeys(entry.variable.name for entry in channels)}  # fmt: skip
     planes = [
         read[entry.variable.name].values

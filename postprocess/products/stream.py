@@ -44,7 +44,7 @@ def plane(step: ForecastStep, channel: str) -> NDArray[np.float32]:
             where=f"forecast step {step.step}",
             remedy=f"the forecast holds {', '.join(step.channels)}",
         )
-    return step.channel(channel).swapaxes(-1, -2)
+    return step.channel(channel)
 
 
 def forecast_coordinates(

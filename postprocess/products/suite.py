@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +29,6 @@ from postprocess.products.points import PointSeries
 from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
 from postprocess.products.spectra.scalars import ScalarSpectra
 from postprocess.products.spectra.stream import KineticEnergySpectra
-from postprocess.products.stored import copy_as_stored
 from postprocess.products.stream import StreamProduct, forecast_coordinates
 
 PRODUCTS = (
@@ -106,7 +104,6 @@ class ProductSuite:
         )
         self._products = {name: self._make(name) for name in self._options.streamed}
         self._lanes = Lanes(
-            partial(copy_as_stored, rounding=self._options.rounding),
             self._health.screen if "health" in self._options.only else lambda step: step,
             self._shared_out(),
         )

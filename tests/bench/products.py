@@ -157,21 +157,20 @@ def _torch_harmonics(u: np.ndarray, v: np.ndarray) -> Callable[[], object]:
 
 
 def members_of(count: int) -> Callable[[int], np.ndarray]:
-    """Fields (member, channel, longitude, latitude) by lead: the made-up atmosphere, shifted.
+    """Fields (member, channel, latitude, longitude) by lead: the made-up atmosphere, shifted.
 
     Each member is rolled a little in longitude: as many storms and as much structure as real ones.
     """
     from ingest.synthetic.atmosphere import Atmosphere
 
     atmosphere, start = Atmosphere.model(0), np.datetime64("2026-08-20T00", "ns")
-    held = [atmosphere.fields(start + np.timedelta64(6 * k, "h")).swapaxes(-1, -2)
-            for k in range(4)]  # fmt: skip
+    held = [atmosphere.fields(start + np.timedelta64(6 * k, "h")) for k in range(4)]
 
     def fields(lead: int) -> np.ndarray:
         first = held[lead % len(held)]
         # The analysis is the same for all; later members drift apart by columns.
         # A small factor of its own keeps members from being copies of one another.
-        return np.stack([np.roll(first, (member % 5) * (lead > 0), axis=1)
+        return np.stack([np.roll(first, (member % 5) * (lead > 0), axis=2)
                          * np.float32(1 + 1e-5 * member) for member in range(count)])  # fmt: skip
 
     return fields

@@ -6,9 +6,11 @@ Fields have the spectra of real analyses (tests/postprocess/store/realistic.py).
 the same float32 fields in this one run, in turn, N times; the table has medians. Wall and CPU
 seconds go until the files are written, `sync s` until they are on the disk: our writer waits for
 that itself, to_zarr does not. CPU seconds are those of the whole process and suffer less on a busy
-machine. The codec alone is blosc-zstd with byte shuffle and its CRC on maps that are rounded and
-contiguous already, in one thread per core: the limit of our writer. The ways with our codecs get
-rounded fields, and are spared the rounding. Writes tests/bench/results/store.json.
+machine. Our writer and the ways with our codecs get fields rounded and in the order of the
+store, as the rollout hands them over; turning and rounding, which a GPU does in passing, has a line
+of its own for the CPU. The codec alone is blosc-zstd with byte shuffle and its CRC on the same
+maps, in one thread per core: the limit of our writer. Plain to_zarr gets fields that are not
+rounded, as anybody would write them. Writes tests/bench/results/store.json.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -47,7 +50,8 @@ from mosaic_core.contract.artifacts import ForecastStep  # noqa: E402
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE  # noqa: E402
 from mosaic_core.contract.schema import channels_to_dataset  # noqa: E402
 from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS  # noqa: E402
-from postprocess.rounding import bit_round, keep_bits  # noqa: E402
+from mosaic_core.rounding import bit_rounded  # noqa: E402
+from postprocess.rounding import mantissa_bits  # noqa: E402
 from postprocess.shards import BLOCK_BYTES, COMPRESSION_LEVEL, encode_chunk  # noqa: E402
 from postprocess.store import ForecastWriter  # noqa: E402
 
@@ -81,15 +85,14 @@ class Timing:
         return self.float32_mb / self.wall_s
 
 
-def make_fields(members: int, leads: int) -> list[np.ndarray]:
-    """Per lead (number, channel, longitude, latitude); turned copies of a few made fields."""
+def make_fields(members: int, leads: int = RIVAL_LEADS) -> list[np.ndarray]:
+    """Per lead (number, channel, latitude, longitude); turned copies of a few made fields."""
     made = [realistic.fields(seed) for seed in range(3)]
     turn = np.random.default_rng(0)
-    some = [
-        np.stack([np.roll(made[(m + s) % 3], turn.integers(240), axis=1) for m in range(members)])
-        for s in range(min(leads, RIVAL_LEADS))
+    return [
+        np.stack([np.roll(made[(m + s) % 3], turn.integers(240), axis=2) for m in range(members)])
+        for s in range(leads)
     ]
-    return [some[lead % len(some)] for lead in range(leads)]
 
 
 def our_writer(fields: list[np.ndarray], folder: Path) -> float:
@@ -136,23 +139,26 @@ def our_codecs(dataset: xr.Dataset, folder: Path, *, sharded: bool, pipeline: st
     return 0.0
 
 
-def _rounded(fields: list[np.ndarray]) -> list[np.ndarray]:
-    planes = []
+def turned_and_rounded(fields: list[np.ndarray], folder: Path) -> float:
+    """What `mosaic_core.rollout.image` does to a state of the model, here on the CPU."""
+    del folder
+    bits = mantissa_bits("default")
     for lead in fields:
-        for index, channel in enumerate(CHANNELS):
-            plane = np.ascontiguousarray(lead[0, index].T)
-            bit_round(plane, keep_bits(channel, "default") or 0)
-            planes.append(plane)
-    return planes
+        members, channels = lead.shape[:2]
+        state = torch.from_numpy(lead).view(members, channels, len(LONGITUDE), len(LATITUDE))
+        bit_rounded(state.mT.contiguous(), bits)
+    return 0.0
 
 
-def _dataset(fields: list[np.ndarray], *, rounded: bool) -> xr.Dataset:
-    array = np.stack(fields, axis=1).transpose(0, 1, 2, 4, 3)
-    if rounded:
-        array = np.ascontiguousarray(array)
-        for index, channel in enumerate(CHANNELS):
-            for plane in array[:, :, index].reshape(-1, len(LATITUDE), len(LONGITUDE)):
-                bit_round(plane, keep_bits(channel, "default") or 0)
+def ready_fields(made: list[np.ndarray], leads: int) -> list[np.ndarray]:
+    """Rounded as they are stored; one array for many leads, so that a cycle fits into memory."""
+    bits = mantissa_bits("default")
+    ready = [bit_rounded(torch.from_numpy(lead), bits).numpy() for lead in made]
+    return [ready[lead % len(ready)] for lead in range(leads)]
+
+
+def _dataset(fields: list[np.ndarray]) -> xr.Dataset:
+    array = np.stack(fields, axis=1)
     leading = {"number": np.arange(array.shape[0]), "lead_time": np.arange(array.shape[1])}
     return channels_to_dataset(array, leading)
 
@@ -161,10 +167,11 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def codec_alone(planes: list[np.ndarray], folder: Path) -> float:
+def codec_alone(fields: list[np.ndarray], folder: Path) -> float:
     """Pack every map in one thread per core; nothing is written."""
     del folder
     cores = len(os.sched_getaffinity(0))
+    planes = [plane for lead in fields for plane in lead.reshape(-1, *lead.shape[2:])]
     with ThreadPoolExecutor(cores) as pool:
         parts = [planes[first::cores] for first in range(cores)]
         list(pool.map(lambda part: sum(len(encode_chunk(plane)) for plane in part), parts))
@@ -187,13 +194,14 @@ def once(work: Callable[[Path], float]) -> tuple[float, float, float, int]:
 
 def measure(members: int, leads: int, repeat: int) -> list[Timing]:
     """Medians of every way, taken in turn so that the machine's moods meet all of them."""
-    fields = make_fields(members, leads)
-    few = fields[:RIVAL_LEADS]
-    planes = _rounded(few) * members
-    plain, rounded = _dataset(few, rounded=False), _dataset(few, rounded=True)
+    made = make_fields(members)
+    fields = ready_fields(made, leads)
+    plain, rounded = _dataset(made), _dataset(fields[:RIVAL_LEADS])
+    few = range(RIVAL_LEADS)
     ways: dict[str, tuple[Callable[[Path], float], int]] = {
-        CODEC: (lambda folder: codec_alone(planes, folder), len(few)),
+        CODEC: (lambda folder: codec_alone(fields, folder), len(fields)),
         OURS: (lambda folder: our_writer(fields, folder), len(fields)),
+        "turning and rounding": (lambda folder: turned_and_rounded(made, folder), len(few)),
         PLAIN: (lambda folder: plain_to_zarr(plain, folder), len(few)),
         "to_zarr, our codecs, unsharded": (
             lambda folder: our_codecs(rounded, folder, sharded=False),
@@ -228,7 +236,7 @@ def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--members", type=int, default=24)
-    parser.add_argument("--leads", type=int, default=8)
+    parser.add_argument("--leads", type=int, default=41)
     parser.add_argument("--repeat", type=int, default=3)
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0))

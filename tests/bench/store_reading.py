@@ -73,7 +73,7 @@ READS: dict[str, tuple[str, dict[str, int] | None]] = {
 def make(folder: Path, members: int, leads: int) -> None:
     """The map store and the point store of one cycle."""
     spec = made_up.spec(members=members, leads=leads)
-    fields = writing.make_fields(members, leads)
+    fields = writing.ready_fields(writing.make_fields(members), leads)
     with ForecastWriter(folder / "forecast.zarr", spec) as writer:
         for step, lead in enumerate(spec.lead_times):
             made = ForecastStep(

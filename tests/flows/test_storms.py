@@ -43,7 +43,7 @@ def tracks_of(cycle: Cycle, latitude: float, longitude: float) -> bytes:
 
 
 def analysis(cycle: Cycle) -> np.ndarray:
-    return Atmosphere.model(5).fields(cycle.init_time).swapaxes(-1, -2)
+    return Atmosphere.model(5).fields(cycle.init_time)
 
 
 def tracked(folder: Path, storms: tuple = ()) -> pd.DataFrame:

@@ -65,9 +65,9 @@ def test_the_stream_is_step_major_and_starts_with_the_analysis(
     assert [step.step for step in steps] == [0, 1, 2]
     assert [step.lead_time for step in steps] == [np.timedelta64(h, "h") for h in (0, 6, 12)]
     assert all(step.numbers == (4, 9, 2) and step.channels == CHANNEL_NAMES for step in steps)
-    assert all(step.fields.shape == (3, 82, 240, 121) for step in steps)
+    assert all(step.fields.shape == (3, 82, 121, 240) for step in steps)
     assert all(step.fields.dtype == np.float32 for step in steps)
-    newest = analyses["temperature"].isel(time=-1).sel(level=500).values.T
+    newest = analyses["temperature"].isel(time=-1).sel(level=500).values
     for member in range(3):
         assert np.array_equal(steps[0].channel("temperature_500")[member], newest)
     assert not np.array_equal(steps[1].fields[0], steps[1].fields[1])
@@ -88,7 +88,7 @@ def test_a_step_is_the_network_on_the_normalised_history(
             history = torch.stack(states[-2:])[None]
             states.append(small_model.step(history, clock.features(), noise)[0])
         clock = clock.after(1)
-    expected = statistics.denormalize(states[-1]).T.reshape(82, 240, 121)
+    expected = statistics.denormalize(states[-1]).T.reshape(82, 240, 121).mT
     np.testing.assert_array_equal(last.fields[0], expected.numpy())
 
 

@@ -25,8 +25,8 @@ LIMITS = (278.15, 283.15)
 @pytest.fixture(scope="module")
 def members() -> xr.DataArray:
     rng = np.random.default_rng(4)
-    values = (280 + 6 * rng.standard_normal((24, 240, 121))).astype(np.float32)
-    return xr.DataArray(values, dims=("number", "longitude", "latitude"))
+    values = (280 + 6 * rng.standard_normal((24, 121, 240))).astype(np.float32)
+    return xr.DataArray(values, dims=("number", "latitude", "longitude"))
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,16 @@ def test_mean_and_deviation(members, statistics):
     exact = members.astype(np.float64)
     nothing = xr.zeros_like(exact)
     mean = mean_error(exact, nothing, reduce_dims=["number"])
-    np.testing.assert_allclose(statistics[0], mean.T, rtol=2e-7)
+    np.testing.assert_allclose(statistics[0], mean, rtol=2e-7)
     spread = mse(exact, mean.broadcast_like(exact), reduce_dims=["number"]) * 24 / 23
-    np.testing.assert_allclose(statistics[1], np.sqrt(spread).T, rtol=1e-6)
+    np.testing.assert_allclose(statistics[1], np.sqrt(spread), rtol=1e-6)
 
 
 def test_quantiles_have_the_least_quantile_score(members, statistics):
     """The quantile of a sample is where its mean quantile score is lowest; for 24 members our
     interpolated ones lie between two members, one of which has the lowest score of all."""
     for index, level in enumerate(LEVELS):
-        ours = statistics[4 + index].transpose("longitude", "latitude").astype(np.float64)
+        ours = statistics[4 + index].astype(np.float64)
         own = quantile_score(ours.broadcast_like(members), members, level, reduce_dims=["number"])
         ordered = np.sort(members.values, axis=0).astype(np.float64)
         least = min(
@@ -88,7 +88,7 @@ def test_probabilities_of_events(members):
 
 def test_anomaly_correlation(members):
     climate = Climate(np.full((121, 240), 279.0), np.zeros((QUANTILES.size, 121, 240)))
-    forecast, truth = (members[index].values.T.astype(np.float64) for index in (0, 1))
+    forecast, truth = (members[index].values.astype(np.float64) for index in (0, 1))
     truth = 0.5 * truth + 0.5 * forecast
     weights = xr.DataArray(
         np.broadcast_to(area_weights(LATITUDE)[:, None], (LATITUDE.size, LONGITUDE.size)),

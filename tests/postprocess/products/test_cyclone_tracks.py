@@ -113,7 +113,7 @@ def _profile(vortex: Vortex, lead: int):
 
 
 def step_of(number: int, lead: int, members: list[np.ndarray]) -> ForecastStep:
-    fields = np.stack(members).swapaxes(-1, -2).astype(np.float32)
+    fields = np.stack(members).astype(np.float32)
     hours = np.timedelta64(lead, "h").astype("timedelta64[ns]")
     return ForecastStep(INIT, number, hours, tuple(range(len(members))), CHANNELS, fields)
 

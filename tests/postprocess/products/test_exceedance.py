@@ -27,7 +27,7 @@ def step(lead: int, fields: np.ndarray, numbers=None) -> ForecastStep:
 @pytest.fixture(scope="module")
 def leads() -> dict[int, np.ndarray]:
     rng = np.random.default_rng(0)
-    shape = (6, 3, 240, 121)
+    shape = (6, 3, 121, 240)
     scale = np.array([10.0, 12.0, 12.0]).reshape(1, 3, 1, 1)
     offset = np.array([273.15, 0, 0]).reshape(1, 3, 1, 1)
     return {
@@ -45,12 +45,12 @@ def result(leads):
 
 
 def test_instants_are_shares_of_members(leads, result):
-    cold = np.stack([(fields[:, 0] < np.float32(273.15)).mean(0).T for fields in leads.values()])
+    cold = np.stack([(fields[:, 0] < np.float32(273.15)).mean(0) for fields in leads.values()])
     found = result["2m_temperature_below_probability"].sel(
         {"2m_temperature_below_threshold": 273.15}
     )
     np.testing.assert_allclose(found, cold, rtol=1e-6)
-    windy = np.stack([(np.hypot(f[:, 1], f[:, 2]) > 20).mean(0).T for f in leads.values()])
+    windy = np.stack([(np.hypot(f[:, 1], f[:, 2]) > 20).mean(0) for f in leads.values()])
     found = result["10m_wind_speed_above_probability"].sel({"10m_wind_speed_above_threshold": 20})
     np.testing.assert_allclose(found, windy, rtol=1e-6)
 
@@ -63,7 +63,7 @@ def test_windows_count_a_member_once(leads, result):
         found = result["10m_wind_speed_above_probability_in_window"].sel(
             {"10m_wind_speed_above_threshold": 20, "window": end}
         )
-        np.testing.assert_allclose(found, held.mean(0).T, rtol=1e-6)
+        np.testing.assert_allclose(found, held.mean(0), rtol=1e-6)
 
 
 def test_thresholds_carry_units_and_comparison(result):

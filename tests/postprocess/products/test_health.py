@@ -18,7 +18,7 @@ LEADS = 5
 
 @pytest.fixture(scope="module")
 def healthy() -> list[np.ndarray]:
-    """Five members that part slowly: (member, channel, longitude, latitude) at each lead.
+    """Five members that part slowly: (member, channel, latitude, longitude) at each lead.
 
     Member m sees the atmosphere a little later than member 0, by minutes that grow with the lead.
     """
@@ -28,7 +28,7 @@ def healthy() -> list[np.ndarray]:
         members = []
         for member in range(MEMBERS):
             lag = np.timedelta64(6 * 60 * lead + 8 * lead * member, "m")
-            members.append(atmosphere.fields(INIT + lag).swapaxes(-1, -2))
+            members.append(atmosphere.fields(INIT + lag))
         leads.append(np.stack(members))
     return leads
 
@@ -55,8 +55,9 @@ def with_fault(healthy, change) -> list[np.ndarray]:
 
 def blur(fields: np.ndarray, times: int) -> np.ndarray:
     for _ in range(times):
-        fields = (np.roll(fields, 1, -2) + 2 * fields + np.roll(fields, -1, -2)) / 4
-        fields[..., 1:-1] = (fields[..., :-2] + 2 * fields[..., 1:-1] + fields[..., 2:]) / 4
+        fields = (np.roll(fields, 1, -1) + 2 * fields + np.roll(fields, -1, -1)) / 4
+        south, north = fields[..., :-2, :], fields[..., 2:, :]
+        fields[..., 1:-1, :] = (south + 2 * fields[..., 1:-1, :] + north) / 4
     return fields
 
 
@@ -94,7 +95,7 @@ def test_noise_is_caught(healthy):
 
     def change(lead, member, _):
         if lead >= 3:
-            member[winds] += rng.standard_normal((2, 240, 121)).astype(np.float32)
+            member[winds] += rng.standard_normal((2, 121, 240)).astype(np.float32)
 
     health, survivors = run(with_fault(healthy, change))
     assert survivors[2] == (0, 1, 2, 3, 4)

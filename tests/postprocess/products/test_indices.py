@@ -22,7 +22,7 @@ NEW_YEARS_EVE = np.datetime64("2026-12-31T18", "ns")
 
 def step(number: int, temperature: tuple[float, ...] = (271.0, 273.0)) -> ForecastStep:
     """Members of one temperature each, and a wind of 5 m/s."""
-    fields = np.empty((len(temperature), 3, 240, 121), np.float32)
+    fields = np.empty((len(temperature), 3, 121, 240), np.float32)
     fields[:, 0] = np.array(temperature)[:, None, None]
     fields[:, 1], fields[:, 2] = 3, 4
     lead = np.timedelta64(6 * number, "h").astype("timedelta64[ns]")

@@ -16,14 +16,14 @@ CHANNELS = ("2m_temperature",)
 
 
 def test_bilinear_is_exact_on_linear_fields():
-    plane = (3.0 * LATITUDE[None, :] + 0.5 * LONGITUDE[:, None]).astype(np.float32)
+    plane = (3.0 * LATITUDE[:, None] + 0.5 * LONGITUDE).astype(np.float32)
     latitudes, longitudes = np.array([10.3, -89.9, 90.0, 0.0]), np.array([33.3, 100.0, 357.2, 1.5])
     found = bilinear(plane, latitudes, longitudes)
     np.testing.assert_allclose(found, 3 * latitudes + 0.5 * longitudes, rtol=1e-5)
 
 
 def test_greenwich_is_no_edge():
-    plane = np.cos(np.deg2rad(LONGITUDE))[:, None] * np.ones((1, 121))
+    plane = np.ones((121, 1)) * np.cos(np.deg2rad(LONGITUDE))
     found = bilinear(plane.astype(np.float32), np.array([5.0, 5.0]), np.array([-0.75, 359.25]))
     np.testing.assert_allclose(found, (1 + np.cos(np.deg2rad(1.5))) / 2, rtol=1e-6)
 
@@ -39,7 +39,7 @@ def series(fields_by_lead, **options):
 
 def test_members_and_quantiles():
     rng = np.random.default_rng(0)
-    leads = [rng.standard_normal((5, 1, 240, 121)).astype(np.float32) + 280 for _ in range(3)]
+    leads = [rng.standard_normal((5, 1, 121, 240)).astype(np.float32) + 280 for _ in range(3)]
     found = series([(tuple(range(5)), fields) for fields in leads])
     assert found["2m_temperature"].dims == ("station", "number", "lead_time")
     members = found["2m_temperature"].sel(station="b").values
@@ -51,7 +51,7 @@ def test_members_and_quantiles():
 
 
 def test_a_member_that_left_is_nan_and_not_in_the_quantiles():
-    fields = np.full((3, 1, 240, 121), 280, np.float32)
+    fields = np.full((3, 1, 121, 240), 280, np.float32)
     found = series([((0, 1, 2), fields), ((0, 2), fields[:2])])
     assert found.number_of_members.values.tolist() == [3, 2]
     assert np.isnan(found["2m_temperature"].sel(number=1).values[:, 1]).all()
@@ -62,7 +62,7 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="is no place"):
         Station("x", 95.0, 0.0)
     step = ForecastStep(
-        INIT, 0, np.timedelta64(0, "ns"), (0,), CHANNELS, np.zeros((1, 1, 240, 121), np.float32)
+        INIT, 0, np.timedelta64(0, "ns"), (0,), CHANNELS, np.zeros((1, 1, 121, 240), np.float32)
     )
     with pytest.raises(InputError, match="no station"):
         PointSeries([])

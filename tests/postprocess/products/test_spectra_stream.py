@@ -27,7 +27,7 @@ def step(number: int, fields: np.ndarray, numbers=(0, 1, 2)) -> ForecastStep:
 @pytest.fixture(scope="module")
 def fields() -> np.ndarray:
     rng = np.random.default_rng(3)
-    return rng.standard_normal((2, 3, len(CHANNELS), 240, 121)).astype(np.float32)
+    return rng.standard_normal((2, 3, len(CHANNELS), 121, 240)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def result(fields):
 def test_members_equal_the_operator_on_their_winds(fields, result):
     assert not SPECTRA.faults(result.drop_vars("band_ratio").drop_vars("band"))
     places = [CHANNELS.index(f"{part}_component_of_wind_500") for part in "uv"]
-    u, v = (fields[1, :, place].swapaxes(-1, -2).astype(float) for place in places)
+    u, v = (fields[1, :, place].astype(float) for place in places)
     op = operator(121, 240, spin=1, south_first=True)
     rotational, divergent = kinetic_energy(op, u, v)
     np.testing.assert_allclose(result.ke_rot.sel(level=500)[:, 1, 1:], rotational[:, 1:], rtol=1e-5)
@@ -86,10 +86,10 @@ def test_levels_by_choice_and_absent_ones(fields):
 def test_scalar_spectra_sum_to_the_mean_square(fields):
     product = ScalarSpectra(["geopotential_500"])
     smooth = fields[0].copy()
-    smooth[:, -1] = 55_000 + 900 * np.sin(np.deg2rad(LATITUDE)) ** 2
+    smooth[:, -1] = 55_000 + 900 * np.sin(np.deg2rad(LATITUDE))[:, None] ** 2
     product.update(step(0, smooth))
     found = product.result()
-    plane = smooth[0, -1].T.astype(float)
+    plane = smooth[0, -1].astype(float)
     mean_square = ((plane**2).mean(-1) * area_weights(LATITUDE)).mean()
     total = found.variance_geopotential_500.astype(float).sum("degree")
     np.testing.assert_allclose(total, mean_square, rtol=1e-5)

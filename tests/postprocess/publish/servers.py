@@ -90,9 +90,11 @@ def fake_gcs(directory: Path) -> Iterator[Server]:
         "-external-url", endpoint,
     ]  # fmt: skip
     # gcsfs asks the real service for the bucket's layout unless told not to: it hangs for minutes.
+    # And every new process looks for Google's metadata server.
     variables = {
         "STORAGE_EMULATOR_HOST": endpoint,
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        "NO_GCE_CHECK": "true",
     }
     with _child(command, directory / "gcs.log"):
         _wait_until_answers(f"{endpoint}/storage/v1/b")

@@ -1,194 +1,171 @@
-"""A store behind a bad network: storms of 503, resets, slow answers, credentials that expire."""
+"""S3 and Google storage behind a bad network: storms, resets, slow lines, expired credentials."""
 
 from __future__ import annotations
 
-import http.client
-import random
-import socket
-import struct
-import threading
+import asyncio
+import types
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import aiohttp
+import gcsfs
 import pytest
 import servers
 import tiny
+from proxy import Proxy, proxied
 
+from mosaic_core.contract.artifacts import Pointer
+from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
+from postprocess.objects import gcs as gcs_module
 from postprocess.objects import s3 as s3_module
+from postprocess.objects.root import IMMUTABLE, open_root
 from postprocess.publish import publish, published_cycle, read_pointer
 from postprocess.verify import verify_store
 
-PORTION = 0.3
+BACKOFF = {
+    "init_backoff": timedelta(milliseconds=5),
+    "max_backoff": timedelta(milliseconds=50),
+    "base": 2,
+}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Passes requests on to the real store, or spoils them as `spoil` says."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    server: _Proxy
-
-    def _pass_on(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if length else None
-        spoiled = self.server.spoil()
-        if spoiled == "reset":
-            self._reset()
-            return
-        if spoiled is not None:
-            self._answer(int(spoiled), {"Content-Type": "application/xml"}, b"<Error/>")
-            return
-        backend = http.client.HTTPConnection(self.server.backend)
-        backend.request(self.command, self.path, body=body, headers=dict(self.headers))
-        answer = backend.getresponse()
-        content = answer.read()
-        spoiled = self.server.spoil_answer()
-        if spoiled == "reset":
-            self._reset()
-            return
-        self._answer(answer.status, dict(answer.getheaders()), content)
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815
-
-    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date"):
-                self.send_header(name, value)
-        size = headers.get("Content-Length") if self.command == "HEAD" else str(len(content))
-        self.send_header("Content-Length", size or "0")
-        self.end_headers()
-        self.wfile.write(content)
-        self.wfile.flush()
-
-    def _reset(self) -> None:
-        linger = struct.pack("ii", 1, 0)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.close_connection = True
-        self.connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
+async def _briefly(seconds: float) -> None:
+    await asyncio.sleep(seconds / 100)
 
 
-class _Proxy(ThreadingHTTPServer):
-    """`before` and `after` choose what to spoil: before the store saw it, or its answer."""
-
-    daemon_threads = True
-
-    def __init__(self, backend: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.backend = backend
-        self.chance = random.Random(1)
-        self.before: tuple[str | None, ...] = (None,)
-        self.after: tuple[str | None, ...] = (None,)
-        self.passed = 0
-        self.spoiled = 0
-        self.deny_after: int | None = None
-
-    def spoil(self) -> str | None:
-        self.passed += 1
-        if self.deny_after is not None and self.passed > self.deny_after:
-            return "403"
-        return self._chosen(self.before)
-
-    def spoil_answer(self) -> str | None:
-        return self._chosen(self.after)
-
-    def _chosen(self, kinds: tuple[str | None, ...]) -> str | None:
-        kind = self.chance.choice(kinds) if self.chance.random() < PORTION else None
-        self.spoiled += kind is not None
-        return kind
-
-    def handle_error(self, *_: object) -> None:
-        """A reset connection is meant."""
-
-
-@contextmanager
-def _proxied(server: servers.Server) -> Iterator[_Proxy]:
-    proxy = _Proxy(urlsplit(server.endpoint).netloc)
-    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-    thread.start()
-    with server.environment(AWS_ENDPOINT_URL=f"http://127.0.0.1:{proxy.server_port}"):
-        yield proxy
-    proxy.shutdown()
-    proxy.server_close()
-
-
-@pytest.fixture
-def proxy(s3: servers.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Proxy]:
-    from datetime import timedelta
-
-    quick = {
-        "init_backoff": timedelta(milliseconds=5),
-        "max_backoff": timedelta(milliseconds=50),
-        "base": 2,
-    }
-    monkeypatch.setitem(s3_module._RETRY, "backoff", quick)
-    with _proxied(s3) as found:
+@pytest.fixture(params=["s3", "gcs"])
+def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The clients pause less between their tries than they do outside tests."""
+    server: servers.Server = request.getfixturevalue(request.param)
+    monkeypatch.setitem(s3_module._RETRY, "backoff", BACKOFF)
+    monkeypatch.setattr("gcsfs.retry.asyncio", types.SimpleNamespace(sleep=_briefly))
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    with proxied(server) as found:
         yield found
+    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("kinds", [("503",), ("500", "503", "429"), ("reset",)])
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that wait one second for an answer, and longer for that to a large body."""
+    monkeypatch.setitem(s3_module._CLIENT, "timeout", "1s")
+    monkeypatch.setitem(s3_module._LARGE_CLIENT, "timeout", "30s")
+    short = aiohttp.ClientTimeout(total=30, sock_connect=1, sock_read=1)
+    monkeypatch.setattr(gcs_module, "_TIMEOUT", short)
+
+
+def put(folder: Path, address: str, cycle: Cycle = tiny.CYCLE) -> Pointer:
+    return publish(tiny.stage(folder, cycle), address, cycle=cycle, run_id="run-1")
+
+
+@pytest.mark.parametrize("fates", [("503",), ("500", "503", "429"), ("reset",), ("halfway",)])
 def test_storms_before_the_store_are_waited_out(
-    proxy: _Proxy, s3: servers.Server, tmp_path: Path, kinds: tuple[str, ...]
+    proxy: Proxy, tmp_path: Path, fates: tuple[str, ...]
 ) -> None:
-    proxy.before = kinds
-    address = s3.fresh_root()
-    publish(tiny.stage(tmp_path / "s"), address, cycle=tiny.CYCLE, run_id="run-1")
+    proxy.before = fates
+    address = proxy.server.fresh_root()
+    put(tmp_path / "s", address)
     assert proxy.spoiled > 5
-    proxy.before = (None,)
+    proxy.calm()
     assert verify_store(address).faults == ()
 
 
+def test_stalled_connections_are_given_up(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch)
+    proxy.before, proxy.portion = ("stall",), 0.05
+    address = proxy.server.fresh_root()
+    put(tmp_path / "s", address)
+    assert proxy.spoiled > 0
+    proxy.calm()
+    assert verify_store(address).faults == ()
+
+
+@pytest.mark.parametrize("fate", ["reset", "cut"])
 def test_lost_answers_do_not_make_a_publication_lose_against_itself(
-    proxy: _Proxy, s3: servers.Server, tmp_path: Path
+    proxy: Proxy, tmp_path: Path, fate: str
 ) -> None:
     """The store did it, the answer was lost, the retry meets its own success as a conflict."""
-    proxy.after = ("reset",)
-    address = s3.fresh_root()
-    for turn in range(4):
+    proxy.after = (fate,)
+    address = proxy.server.fresh_root()
+    for turn in range(3):
         cycle = tiny.CYCLE.shift(6 * turn)
-        staged = tiny.stage(tmp_path / str(turn), cycle)
-        pointer = publish(staged, address, cycle=cycle, run_id="run-1")
-        assert pointer.cycle == cycle.label
+        assert put(tmp_path / str(turn), address, cycle).cycle == cycle.label
     assert proxy.spoiled > 10
-    proxy.after = (None,)
+    proxy.calm()
     assert verify_store(address).faults == ()
+
+
+def test_a_slow_line_is_no_failure(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard takes three seconds, with clients that wait one for the answer to a small one."""
+    monkeypatch.setitem(s3_module._CLIENT, "timeout", "1s")
+    proxy.bytes_per_second = 1e6
+    (tmp_path / "shard").write_bytes(content := bytes(3_000_000))
+    address = proxy.server.fresh_root()
+    open_root(address).upload("shard", tmp_path / "shard", cache=IMMUTABLE)
+    assert open_root(address).read("shard") == content
+
+
+def test_a_line_that_is_too_slow_is_a_clear_error(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch)
+    monkeypatch.setitem(s3_module._RETRY, "max_retries", 1)
+    monkeypatch.setitem(s3_module._LARGE_CLIENT, "timeout", "1s")
+    monkeypatch.setattr(gcs_module, "_TIMEOUT", aiohttp.ClientTimeout(total=1))
+    proxy.bytes_per_second = 1e6
+    with pytest.raises(PublishError, match="the store failed") as caught:
+        open_root(proxy.server.fresh_root()).write("shard", bytes(3_000_000), cache=IMMUTABLE)
+    assert "publish again" in str(caught.value)
 
 
 def test_a_store_that_is_down_is_a_clear_error(
-    proxy: _Proxy, s3: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(s3_module._RETRY, "max_retries", 1)
     proxy.shutdown()
     proxy.server_close()
     with pytest.raises(PublishError, match="the store failed") as caught:
-        publish(tiny.stage(tmp_path / "s"), s3.fresh_root(), cycle=tiny.CYCLE, run_id="run-1")
+        put(tmp_path / "s", proxy.server.fresh_root())
     assert "publish again" in str(caught.value)
 
 
-@pytest.mark.parametrize("after", [1, 10, 45])
-def test_credentials_that_expire_midway_lose_nothing(
-    proxy: _Proxy, s3: servers.Server, tmp_path: Path, after: int
+@pytest.mark.parametrize("denial", ["503", "507"])
+def test_a_storm_without_end_or_a_full_store_is_a_clear_error(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denial: str
 ) -> None:
-    address, older = s3.fresh_root(), tiny.CYCLE.shift(-6)
-    publish(tiny.stage(tmp_path / "old", older), address, cycle=older, run_id="run-0")
-    proxy.deny_after = proxy.passed + after
-    staged = tiny.stage(tmp_path / "s")
+    monkeypatch.setitem(s3_module._RETRY, "max_retries", 2)
+    address, older = proxy.server.fresh_root(), tiny.CYCLE.shift(-6)
+    put(tmp_path / "old", address, older)
+    proxy.deny_after, proxy.denial = proxy.passed + 20, denial
+    with pytest.raises(PublishError, match=f"(?s)the store failed.*{denial}"):
+        put(tmp_path / "s", address)
+    proxy.calm()
+    untouched = read_pointer(address)
+    assert untouched is not None
+    assert untouched.cycle == older.label
+    assert put(tmp_path / "s", address).cycle == tiny.CYCLE.label
+    assert verify_store(address).faults == ()
+
+
+@pytest.mark.parametrize("after", [1, 10, 45])
+@pytest.mark.parametrize("denial", ["403", "401"])
+def test_credentials_that_expire_midway_lose_nothing(
+    proxy: Proxy, tmp_path: Path, after: int, denial: str
+) -> None:
+    address, older = proxy.server.fresh_root(), tiny.CYCLE.shift(-6)
+    put(tmp_path / "old", address, older)
+    proxy.deny_after, proxy.denial = proxy.passed + after, denial
     with pytest.raises(PublishError, match="credentials are wrong or expired"):
-        publish(staged, address, cycle=tiny.CYCLE, run_id="run-1")
-    proxy.deny_after = None
-    pointer = read_pointer(address)
-    assert pointer is not None
-    manifest = published_cycle(address, older)
-    assert manifest is not None
-    publish(staged, address, cycle=tiny.CYCLE, run_id="run-1")
+        put(tmp_path / "s", address)
+    proxy.calm()
+    assert read_pointer(address) is not None
+    assert published_cycle(address, older) is not None
+    put(tmp_path / "s", address)
     latest = read_pointer(address)
     assert latest is not None
     assert latest.cycle == tiny.CYCLE.label

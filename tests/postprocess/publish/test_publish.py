@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -159,7 +160,7 @@ def test_an_invalid_pointer_is_an_error_for_its_reader(tmp_path: Path) -> None:
     (tmp_path / "latest.json").write_text('{"cycle": "soon"}')
     with pytest.raises(PublishError, match="not a valid Pointer") as caught:
         read_pointer(tmp_path)
-    assert "repairs it" in str(caught.value)
+    assert "catalog ROOT --rebuild" in str(caught.value)
 
 
 def test_a_newer_schema_version_is_left_alone(tmp_path: Path, staged: Path) -> None:
@@ -249,3 +250,27 @@ def test_killed_anywhere_no_reader_sees_half_and_the_next_attempt_finishes(tmp_p
     assert pointer is not None
     group = zarr.open_group(address / pointer.path / "forecast.zarr", mode="r")
     assert group["temperature"].nchunks_initialized == 26  # type: ignore[union-attr]
+
+
+def test_a_full_disk_is_a_clear_error_and_the_next_attempt_finishes(
+    staged: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the full disk: the manifest does not fit."""
+    address, older = tmp_path / "root", tiny.CYCLE.shift(-6)
+    put(tiny.stage(tmp_path / "old", older), str(address), cycle=older)
+    before = (address / "latest.json").read_bytes()
+    command = (sys.executable, tiny.__file__, str(staged), str(address), tiny.CYCLE.label, "run-1")
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    limited = subprocess.run(
+        command, capture_output=True, text=True, env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
+    )  # fmt: skip
+    assert limited.returncode != 0
+    assert "PublishError" in limited.stderr
+    assert "make room" in limited.stderr
+    assert (address / "latest.json").read_bytes() == before
+    subprocess.run(command, env=environment, check=True)
+    pointer = read_pointer(address)
+    assert pointer is not None
+    assert pointer.cycle == tiny.CYCLE.label
+    assert {path.suffix for path in (address / ".aside").iterdir()} == {".lock"}

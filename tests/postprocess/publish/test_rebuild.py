@@ -25,6 +25,7 @@ from postprocess.product_store import write_product
 from postprocess.publish import publish
 from postprocess.recipe import read_recipe
 from postprocess.retention import Rule, retain
+from postprocess.rounding import mantissa_bits
 from postprocess.store import ForecastWriter
 
 CYCLE = Cycle.parse("2020-01-01T00Z")
@@ -50,7 +51,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     write_random_bundle(weights, builtin_config("mini"), 7, mean, deviation, static)
     forecaster = Forecaster.load(weights, "mini", device="cpu")
     times = [each.init_time for each in CYCLE.history(4, 6)]
-    history = np.stack([fields.transpose(0, 2, 1) * np.float32(1 + 1e-4 * t) for t in range(4)])
+    history = np.stack([fields * np.float32(1 + 1e-4 * t) for t in range(4)])
     state = channels_to_dataset(history, {"time": np.array(times)})
     made = dataclasses.replace(made_up.provenance(), weights_sha256=forecaster.weights_sha256)
     leads = tuple(
@@ -58,7 +59,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     )
     spec = ForecastSpec(CYCLE.init_time, NUMBERS, leads, made)
     with ForecastWriter(staged / "forecast.zarr", spec) as writer:
-        for step in forecaster.forecast(state, numbers=NUMBERS, steps=STEPS):
+        stream = forecaster.forecast(
+            state, numbers=NUMBERS, steps=STEPS, mantissa_bits=mantissa_bits(spec.rounding)
+        )
+        for step in stream:
             writer.write(step)
     write_product(staged / "initial_state.zarr", state, spec.attributes())
     publish(staged, root, cycle=CYCLE, run_id="run-1")

@@ -21,16 +21,16 @@ MEMBERS, LEADS = 4, 3
 
 
 def field(cycle: Cycle, error: float = 0.0, seed: int = 0) -> np.ndarray:
-    """(channel, longitude, latitude): a wave that travels, and noise of that amplitude."""
+    """(channel, latitude, longitude): a wave that travels, and noise of that amplitude."""
     hours = float((cycle.init_time - np.datetime64("2026-11-23T00")) / np.timedelta64(1, "h"))
-    wave = np.sin(np.deg2rad(3 * LONGITUDE - 5 * hours))[:, None] * np.cos(np.deg2rad(LATITUDE))
-    noise = np.random.default_rng(seed).normal(0, error, (len(CHANNELS), 240, 121))
+    wave = np.cos(np.deg2rad(LATITUDE))[:, None] * np.sin(np.deg2rad(3 * LONGITUDE - 5 * hours))
+    noise = np.random.default_rng(seed).normal(0, error, (len(CHANNELS), 121, 240))
     return (280 + 10 * wave[None] + noise).astype(np.float32)
 
 
 def analysis(cycle: Cycle) -> xr.Dataset:
     """The truth at `cycle`, as the archive takes and gives it."""
-    return channels_to_dataset(field(cycle).transpose(0, 2, 1)[None], {"time": [cycle.init_time]})
+    return channels_to_dataset(field(cycle)[None], {"time": [cycle.init_time]})
 
 
 def publish_forecast(

@@ -14,6 +14,7 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.provenance import Provenance
+from postprocess.rounding import bit_round, mantissa_bits
 from postprocess.store import ForecastWriter
 
 INIT_TIME = np.datetime64("2026-11-23T00", "ns")
@@ -42,23 +43,31 @@ def spec(
     return ForecastSpec(init_time, tuple(range(members)), tuple(hours), provenance(), rounding)
 
 
+def round_maps(fields: np.ndarray, rounding: str = "default") -> None:
+    """Round (number, channel, ...) in place, as forecasts that go into a store are."""
+    for index, bits in enumerate(mantissa_bits(rounding) or ()):
+        for values in fields[:, index]:
+            bit_round(values, bits)
+
+
 def steps(of: ForecastSpec, seed: int = 0) -> Iterator[ForecastStep]:
     """Smooth fields that differ by member, channel and lead; the buffer is reused on purpose."""
-    phase = np.linspace(0, 2 * np.pi, 240, endpoint=False)[:, None]
-    height = np.linspace(-1, 1, 121)[None, :]
-    fields = np.empty((len(of.numbers), len(CHANNEL_NAMES), 240, 121), dtype=np.float32)
+    phase = np.linspace(0, 2 * np.pi, 240, endpoint=False)[None, :]
+    height = np.linspace(-1, 1, 121)[:, None]
+    fields = np.empty((len(of.numbers), len(CHANNEL_NAMES), 121, 240), dtype=np.float32)
     for step, lead in enumerate(of.lead_times):
         for member in range(len(of.numbers)):
             for channel in range(len(CHANNEL_NAMES)):
                 shift = member * (step > 0) + 0.3 * channel + 0.1 * step + seed
                 fields[member, channel] = 280 + 20 * height + np.sin(3 * phase + shift)
+        round_maps(fields, of.rounding)
         yield ForecastStep(of.init_time, step, lead, of.numbers, CHANNEL_NAMES, fields)
         fields[:] = np.nan
 
 
 def expected(of: ForecastSpec, seed: int = 0) -> np.ndarray:
     """Every field, (lead, number, channel, latitude, longitude)."""
-    return np.stack([step.fields.transpose(0, 1, 3, 2).copy() for step in steps(of, seed)])
+    return np.stack([step.fields.copy() for step in steps(of, seed)])
 
 
 if __name__ == "__main__":

@@ -48,12 +48,12 @@ _MOIST_SPREAD = (0.1, 0.2) + (1.0,) * 11
 
 
 def fields(seed: int) -> NDArray[np.float32]:
-    """(channel, longitude, latitude) of one member at one lead, as a ForecastStep carries them."""
+    """(channel, latitude, longitude) of one member at one lead, as a ForecastStep carries them."""
     return np.stack([field(index, seed) for index in range(len(CHANNELS))])
 
 
 def field(index: int, seed: int) -> NDArray[np.float32]:
-    """One channel, (longitude, latitude)."""
+    """One channel, (latitude, longitude)."""
     channel = CHANNELS[index]
     name = channel.variable.name
     level = 0 if channel.level_hpa is None else LEVELS.index(channel.level_hpa)
@@ -64,14 +64,14 @@ def field(index: int, seed: int) -> NDArray[np.float32]:
     if name == "specific_humidity":
         values = mean * np.exp(_MOIST_SPREAD[level] * anomaly)
     else:
-        height = np.cos(np.deg2rad(np.linspace(-90, 90, 121)))[None, :]
+        height = np.cos(np.deg2rad(np.linspace(-90, 90, 121)))[:, None]
         values = mean + anomaly + _CONTRAST.get(name, 0.0) * (height - 0.7)
     return values.astype(np.float32)
 
 
 def power(field: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Power per degree 0..119 of a map (longitude, latitude), exact on this grid."""
-    rows = np.ascontiguousarray(field.T[::-1], dtype=np.float64)[None]
+    """Power per degree 0..119 of a map (latitude, longitude), exact on this grid."""
+    rows = np.ascontiguousarray(field[::-1], dtype=np.float64)[None]
     modes = ducc0.sht.analysis_2d(map=rows, spin=0, lmax=LMAX, geometry="CC")[0]
     total = np.zeros(LMAX + 1)
     for order, part in enumerate(np.split(modes, _starts()[1:-1])):
@@ -84,7 +84,7 @@ def _starts() -> NDArray[np.int64]:
 
 
 def _anomaly(name: str, tail: float, random: np.random.Generator) -> NDArray[np.float64]:
-    """A random map (longitude, latitude) with the power per degree of the table.
+    """A random map (latitude, longitude) with the power per degree of the table.
 
     `tail` multiplies the power at the highest degrees, with a smooth onset from degree 20.
     """
@@ -101,4 +101,4 @@ def _anomaly(name: str, tail: float, random: np.random.Generator) -> NDArray[np.
     rows = ducc0.sht.synthesis_2d(
         alm=modes, spin=0, lmax=LMAX, ntheta=121, nphi=240, geometry="CC"
     )[0]
-    return np.asarray(rows[::-1].T)
+    return np.ascontiguousarray(rows[::-1])

@@ -5,7 +5,7 @@ import pytest
 
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.variables import CHANNELS, VARIABLES, channel
-from postprocess.rounding import KEEP_BITS, bit_round, keep_bits, round_into
+from postprocess.rounding import KEEP_BITS, bit_round, keep_bits, mantissa_bits, round_into
 
 
 def test_to_the_nearest_and_ties_away_from_zero() -> None:
@@ -46,5 +46,7 @@ def test_every_channel_has_its_bits_and_other_words_are_refused() -> None:
     assert {keep_bits(entry, "none") for entry in CHANNELS} == {None}
     assert all(7 <= (keep_bits(entry, "default") or 0) <= 17 for entry in CHANNELS)
     assert keep_bits(channel("geopotential_500"), "default") == 14
+    assert mantissa_bits("default") == tuple(keep_bits(c, "default") for c in CHANNELS)
+    assert mantissa_bits("none") is None
     with pytest.raises(StoreError, match="unknown rounding"):
         keep_bits(channel("temperature_500"), "some")

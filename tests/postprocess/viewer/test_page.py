@@ -17,7 +17,7 @@ from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from postprocess.objects.root import open_root
 from postprocess.viewer.atlas import as_grey, write_atlas
 from postprocess.viewer.serve import serving
-from postprocess.viewer.site import site, write_viewer
+from postprocess.viewer.site import page_files, site, write_viewer
 from postprocess.viewer.world import world
 
 
@@ -78,7 +78,10 @@ def test_nothing_but_missing_values_is_all_missing() -> None:
 
 def test_the_page_is_written_once_and_again_when_it_changed(tmp_path: Path) -> None:
     root = open_root(tmp_path)
-    assert set(write_viewer(root)) == set(site()) >= {"index.html", "viewer/viewer.js"}
+    written = write_viewer(root)
+    assert written == [*site(), "viewer/files.json"]
+    assert {"index.html", "viewer/viewer.js"} < set(written)
+    assert {record.key for record in page_files(root)} == set(site())
     assert write_viewer(root) == []
     root.write("viewer/viewer.js", b"old", cache="no-cache")
     assert write_viewer(root) == ["viewer/viewer.js"]
