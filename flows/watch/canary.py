@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.provenance import installed_version
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError, MosaicOpsError
@@ -153,7 +154,11 @@ def _observed(settings: Settings) -> Golden:
     from mosaic_core.forecaster import Forecaster
 
     forecaster = Forecaster.load(
-        settings.weights, settings.variant, device=settings.device, batch_size=settings.batch_size
+        settings.weights,
+        settings.variant,
+        device=settings.device,
+        batch_size=settings.batch_size,
+        members=len(NUMBERS),
     )
     state = wave_state(settings, *statistics(settings))
     *_, last = forecaster.forecast(state, numbers=NUMBERS, steps=STEPS)
@@ -205,7 +210,7 @@ def wave_state(
 def versions() -> str:
     """Host, Python and the packages that decide the numbers."""
     names = ("mosaic-ops", "torch", "triton", "numpy", "zarr", "prefect")
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    packages = ", ".join(f"{name} {installed_version(name)}" for name in names)
     return f"{platform.node()}: Python {platform.python_version()}, {packages}"
 
 
