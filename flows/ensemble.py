@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -22,6 +22,7 @@ from flows.storms import storms_in
 from flows.watch.canary import refuse_unaccepted
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import DeviceError
 from mosaic_core.contract.files import write_json_atomic
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.forecast_spec import ForecastSpec
@@ -63,6 +64,7 @@ class EnsembleRun:
             device=settings.device,
             batch_size=settings.batch_size,
             precision=settings.precision,
+            members=len(settings.numbers),
         )
         refuse_unaccepted(forecaster.provenance.sha256, settings)
         name = run_id(cycle, settings, state, forecaster)
@@ -140,10 +142,11 @@ def _stream_into_stores(run: EnsembleRun, advance: Advance, finishing: Finishing
     spec, store = run.spec(), run.folder / "forecast.zarr"
     with ProductSuite(run.folder, product_options(run)) as products:
         with ForecastWriter(store, spec) as writer:
-            for step in run.stream(writer):
-                writer.write(step)
-                products.update(step)
-                advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
+            with _resumable(run, writer):
+                for step in run.stream(writer):
+                    writer.write(step)
+                    products.update(step)
+                    advance(step.step, run.settings.steps, f"lead {_hours(step)} h")
             health = [f"member {number}: {why}" for number, why in products.quarantined().items()]
             writer.annotate(member_health=health)
         with finishing():
@@ -152,6 +155,22 @@ def _stream_into_stores(run: EnsembleRun, advance: Advance, finishing: Finishing
             write_product(run.folder / "initial_state.zarr", run.state, attributes)
             products.finish(attributes)
             draw_figures(run.folder, run.cycle, run.settings)
+
+
+@contextmanager
+def _resumable(run: EnsembleRun, writer: ForecastWriter) -> Iterator[None]:
+    """A failure of the GPU says what is stored and how the run goes on."""
+    try:
+        yield
+    except DeviceError as error:
+        standing = run.restart.newest(before=writer.completed)
+        raise DeviceError(
+            f"{error.what}; {writer.completed} of {len(run.steps)} leads are stored in "
+            f"{run.folder}",
+            where=f"cycle {run.cycle}, {error.where}",
+            remedy=f"mosaic-ops run {run.cycle} with the same settings goes on from step "
+            f"{standing.step if standing else 0}, on a GPU that works (--device cuda:N)",
+        ) from error
 
 
 def _notice(settings: Settings) -> dict[str, str]:

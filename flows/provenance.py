@@ -25,9 +25,17 @@ RUN_ID_DIGITS = 12
 _CLONE = Path(__file__).resolve().parent.parent
 
 
+def installed_version(distribution: str) -> str:
+    """Its version, or `not-installed`: code also runs from a folder, without the metadata."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not-installed"
+
+
 def code_version() -> str:
     """The version of the distribution, with the commit when it runs from a clone."""
-    version = metadata.version("mosaic-ops")
+    version = installed_version("mosaic-ops")
     if not (_CLONE / ".git").exists():
         return version
     asked = ["git", "-C", str(_CLONE), "describe", "--always", "--dirty", "--abbrev=12"]

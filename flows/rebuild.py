@@ -57,6 +57,7 @@ def _stream(
         device=device,
         batch_size=made.batch_size,
         precision="int8" if made.precision == "int8" else "float16",
+        members=len(numbers),
     )
     if forecaster.weights_sha256 != made.weights_sha256:
         raise ModelError(

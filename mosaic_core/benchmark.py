@@ -32,7 +32,7 @@ WAVES = 6  # of a made-up field: smooth, so that neighbours resemble each other
 MATRIX = 8192
 REPEATS = 20
 
-MakeEngine = Callable[[Mosaic, torch.device], FastEngine | None]
+MakeEngine = Callable[..., FastEngine | None]  # of a model, a device and members
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class BenchReport:
     device: str
     gpus: int
     versions: dict[str, str]
+    commit: str
     date: str
     first_step_seconds: float
     again_seconds: float
@@ -81,10 +82,12 @@ def run_benchmark(
     gpus: int = 1,
     batch_size: int | None = None,
     precision: str = "float16",
+    commit: str = "",
 ) -> BenchReport:
     """Load `variant` from the bundle `weights` and roll `members` out for `steps` steps.
 
     With `gpus` above 1 the members are split over that many; the speed is then that of all.
+    `commit` is that of the code, and only recorded.
     InputError for counts too small to measure (three steps at least).
     """
     if members < 1 or steps < 3:
@@ -109,6 +112,7 @@ def run_benchmark(
         device=device_name(place),
         gpus=gpus,
         versions=versions(),
+        commit=commit,
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         first_step_seconds=round(first, 2),
         again_seconds=round(again, 2),
@@ -161,7 +165,8 @@ def _steps(
     make: MakeEngine,
 ) -> tuple[Iterator[object], int, Callable[[int], Iterator[object]]]:
     """A rollout, the members of its batches, and how to start another with the same engines."""
-    made = [make(model, device) for device in devices]
+    share = -(-len(numbers) // len(devices))
+    made = [make(model, device, members=share) for device in devices]
     engines = [engine for engine in made if engine is not None]
 
     def run(count: int) -> Iterator[object]:

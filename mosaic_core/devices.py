@@ -12,9 +12,9 @@ import torch
 import xarray as xr
 
 from mosaic_core.contract.artifacts import ForecastStep
-from mosaic_core.contract.errors import InputError, ModelError
+from mosaic_core.contract.errors import InputError
 from mosaic_core.model.fast import FastEngine
-from mosaic_core.model.fast_output import PinnedRing
+from mosaic_core.model.fast_output import HostImages, PinnedRing
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.model.placement import placement
 from mosaic_core.restart import Standing
@@ -50,63 +50,67 @@ def forecast_on(
 ) -> Iterator[ForecastStep]:
     """As `rollout.forecast`, every engine with its share of the members and a thread of its own.
 
-    `keep` is called only where one engine has all members: several are done within seconds.
-
-    The engines have the same batch size; a member has the same bits on any of them where the
-    GPUs are of one kind.
+    `keep` is called only where one engine has all members: several are done within seconds. A
+    member has the same bits on any engine where the GPUs are of one kind.
     """
     if not engines:
         raise InputError("no GPU to run on", remedy="use the device cpu")
-    if len({engine.batch_size for engine in engines}) > 1:
-        raise ModelError(
-            f"the GPUs fit batches of {[engine.batch_size for engine in engines]} members: a "
-            "member would not have the same bits on each",
-            remedy="free their memory, or give --batch-size",
-        )
     for engine in engines:  # one after the other: compilation is not made for threads
         engine.prepare()
     places = np.array_split(np.arange(len(numbers)), len(engines))
     shares = [slice(part[0], part[-1] + 1) for part in places if len(part)]
-    streams = [
-        forecast(
-            model,
-            initial_state,
-            numbers=numbers[share],
-            steps=steps,
-            engine=engine,
-            to_host=PinnedRing(),
-            refuse_faults=refuse_faults,
-            start=start.share(share) if start else None,
-            keep=keep if len(shares) == 1 else None,
-            mantissa_bits=mantissa_bits,
-        )
-        for engine, share in zip(engines, shares, strict=False)
-    ]
+    images = HostImages(len(numbers))
+
+    def begun(engine: FastEngine, share: slice) -> Iterator[ForecastStep]:
+        with torch.cuda.device(engine.device):
+            return forecast(
+                model,
+                initial_state,
+                numbers=numbers[share],
+                steps=steps,
+                engine=engine,
+                to_host=PinnedRing(images, share),
+                refuse_faults=refuse_faults,
+                start=start.share(share) if start else None,
+                keep=keep if len(shares) == 1 else None,
+                mantissa_bits=mantissa_bits,
+            )
+
+    used = engines[: len(shares)]
+    streams = [begun(engine, share) for engine, share in zip(used, shares, strict=True)]
+    devices = [engine.device for engine in used]
     if len(streams) == 1:
-        return streams[0]
-    return _together(streams, [engine.device for engine in engines])
+        return _alone(streams[0], devices[0])
+    return _together(streams, devices, images, first=start.step + 1 if start else 1)
+
+
+def _alone(stream: Iterator[ForecastStep], device: torch.device) -> Iterator[ForecastStep]:
+    while (step := _next_on(stream, device)) is not None:
+        yield step
 
 
 def _together(
-    streams: list[Iterator[ForecastStep]], devices: list[torch.device]
+    streams: list[Iterator[ForecastStep]],
+    devices: list[torch.device],
+    images: HostImages,
+    first: int,
 ) -> Iterator[ForecastStep]:
+    """Steps of all members; `first` is the step of image 0."""
     with ThreadPoolExecutor(len(streams)) as pool:
         while True:
-            parts = list(pool.map(_next_on, streams, devices))
-            arrived = [part for part in parts if part is not None]
-            if len(arrived) < len(streams):
+            arrived = list(pool.map(_next_on, streams, devices))
+            parts = [part for part in arrived if part is not None]
+            if len(parts) < len(streams):
                 return
-            yield _joined(arrived)
+            numbers = tuple(chain.from_iterable(part.numbers for part in parts))
+            if parts[0].step < first:  # the analysis, which all members share
+                one = parts[0].fields[:1]
+                fields = np.broadcast_to(one, (len(numbers), *one.shape[1:]))
+            else:
+                fields = images.fields(parts[0].step - first)
+            yield replace(parts[0], numbers=numbers, fields=fields)
 
 
 def _next_on(stream: Iterator[ForecastStep], device: torch.device) -> ForecastStep | None:
     with torch.cuda.device(device):
         return next(stream, None)
-
-
-def _joined(parts: list[ForecastStep]) -> ForecastStep:
-    return replace(
-        parts[0],
-        numbers=tuple(chain.from_iterable(part.numbers for part in parts)),
-        fields=np.concatenate([part.fields for part in parts]),
-    )

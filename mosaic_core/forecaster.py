@@ -24,7 +24,11 @@ from mosaic_core.rollout import forecast
 @dataclass(frozen=True)
 class Forecaster:
     """A loaded model and what computes its steps: one fast engine for each GPU, or, without any,
-    the network itself."""
+    the network itself.
+
+    `batch_size` is as many members as decide the bits of each: those that the network computes at
+    once. With engines it is 1, because there a batch of any size gives the same.
+    """
 
     model: Mosaic
     engines: tuple[FastEngine, ...]
@@ -39,24 +43,28 @@ class Forecaster:
         device: str = "auto",
         batch_size: int | None = None,
         precision: str = "float16",
+        members: int | None = None,
     ) -> Forecaster:
         """The model of a bundle on `device` (auto, cpu, cuda, cuda:N); without a number, members
         are split over all GPUs of one kind.
 
         `batch_size` members are computed at once: on a GPU by default as many as pay and fit,
-        on a CPU one. `precision` is that of the GPU's matrices, see
-        `mosaic_core.model.fast`. ModelError for unusable weights, device, precision or memory.
+        and never more than its share of the `members` to come, on a CPU one. `precision` is that
+        of the GPU's matrices, see `mosaic_core.model.fast`. ModelError for unusable weights,
+        device, precision or memory.
         """
         place, dtype = placement(device)
         model = load_model(weights, variant)
+        places = devices_named(device)
+        share = -(-members // len(places)) if members else None
         made = [
-            accelerated(model, gpu, batch_size=batch_size, precision=precision)
-            for gpu in devices_named(device)
+            accelerated(model, gpu, batch_size=batch_size, precision=precision, members=share)
+            for gpu in places
         ]
         engines = tuple(engine for engine in made if engine is not None)
         if not engines:
             model = model.to(device=place, dtype=dtype)
-        return cls(model, engines, engines[0].batch_size if engines else batch_size or 1)
+        return cls(model, engines, 1 if engines else batch_size or 1)
 
     @property
     def provenance(self) -> Provenance:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mosaic_core.contract.artifacts import ForecastStep
-from mosaic_core.contract.errors import InputError, ModelError
+from mosaic_core.contract.errors import DeviceError, InputError, ModelError
 from mosaic_core.model.mosaic import Mosaic
+from mosaic_core.model.placement import sent
 from mosaic_core.noise import ensemble_noise
 from mosaic_core.restart import Standing
 from mosaic_core.rounding import bit_rounded
@@ -73,7 +76,8 @@ def forecast(
     `to_host` turns images on the device into images on the host, in order; it may run ahead.
     Each step is checked on the device: the generator raises ModelError, naming member, channel
     and step, for a value that is not finite. With `refuse_faults` false it logs that instead:
-    members are independent, and whoever screens them goes on with the others. `keep` is told
+    members are independent, and whoever screens them goes on with the others. A GPU that fails
+    or disappears is a DeviceError with the members and the first step that is lost. `keep` is told
     after each step where the rollout stands; from such a `start` the stream goes on with the step
     after it, and with the same bits. `mantissa_bits` rounds the fields that are handed over, one
     number per channel; the rollout itself goes on unrounded. Arguments are checked before the
@@ -106,7 +110,10 @@ def forecast(
     )
     analysis = image(model, physical[-1:], mantissa_bits) if start is None else None
     images = (checked(image(model, state, mantissa_bits)) for state in ahead)
-    numbered = enumerate((to_host or copy_to_host)(images), start=start.step + 1 if start else 1)
+    first = start.step + 1 if start else 1
+    with _device_failures(first, chosen):
+        following = (to_host or copy_to_host)(images)
+    numbered = _numbered(following, first, chosen)
     return _stream(model, init_time, chosen, analysis, numbered, refuse_faults)
 
 
@@ -160,14 +167,15 @@ def advance(
     Every state of `history` is (member, point, channel), or (1, point, channel) while the
     members share it. A short last batch is filled up with its last member.
     """
-    states, times = list(history), time_features.to(engine.device)
+    states, times = list(history), sent(time_features, engine.device)
+    draws = sent(noise, engine.device)
     _, points, channels = states[0].shape
     following = states[0].new_empty(len(noise), points, channels)
     for first in range(0, len(noise), batch_size):
         stacked = torch.stack([_batch(state, first, batch_size) for state in states], dim=1)
-        draws = _batch(noise, first, batch_size).to(engine.device)
         part = following[first : first + batch_size]
-        part.copy_(engine.step(stacked, times, draws)[: len(part)])
+        result = engine.step(stacked, times, _batch(draws, first, batch_size))
+        part.copy_(result[: len(part)])
     return following
 
 
@@ -194,6 +202,39 @@ def checked(fields: Tensor) -> Image:
 def copy_to_host(images: Iterable[Image]) -> Iterator[HostImage]:
     """Each image as numpy arrays, one at a time."""
     return ((fields.cpu().numpy(), finite.cpu().numpy()) for fields, finite in images)
+
+
+def _numbered(
+    images: Iterator[HostImage], first: int, numbers: tuple[int, ...]
+) -> Iterator[tuple[int, HostImage]]:
+    """Images with their steps."""
+    for step in count(first):
+        with _device_failures(step, numbers):
+            found = next(images, None)
+        if found is None:
+            return
+        yield step, found
+
+
+@contextmanager
+def _device_failures(step: int, numbers: tuple[int, ...]) -> Iterator[None]:
+    """A failure of the device is a DeviceError with the members and the step that it costs."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _of_the_device(error):
+            raise
+        raise DeviceError(
+            f"the GPU failed: {str(error).partition(chr(10))[0]}; lost from here on: "
+            f"members {', '.join(map(str, numbers))}",
+            where=f"forecast step {step}",
+            remedy="look at the GPU (nvidia-smi), then run the rest on one that works",
+        ) from error
+
+
+def _of_the_device(error: RuntimeError) -> bool:
+    kinds = (torch.AcceleratorError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "CUDA" in str(error)
 
 
 def _stream(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mosaic_core.model.placement import sent
+
 _MANTISSA_BITS = 23
 
 
@@ -18,8 +20,8 @@ def bit_rounded(fields: Tensor, mantissa_bits: Sequence[int]) -> Tensor:
     """
     dropped = _MANTISSA_BITS - torch.tensor(mantissa_bits, dtype=torch.int32)
     shape = (-1, *[1] * (fields.ndim - 2))
-    half = ((1 << dropped) >> 1).view(shape).to(fields.device)
-    kept = (-1 << dropped).view(shape).to(fields.device)
+    half = sent((1 << dropped) >> 1, fields.device).view(shape)
+    kept = sent(-1 << dropped, fields.device).view(shape)
     pattern = (fields.view(torch.int32) + half).bitwise_and_(kept)
     # The NaN of a GPU has every mantissa bit set: rounded up, it would turn into -0.
     return torch.where(fields.isfinite(), pattern.view(torch.float32), fields)

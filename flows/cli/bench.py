@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of matrices on a GPU.",
 )
+@click.option("--commit", default="", help="Of the code, for the report; by default asked of git.")
 @click.option("--results", type=click.Path(path_type=Path), help="Also write the report here.")
 def bench(
     variant: str,
@@ -38,9 +39,11 @@ def bench(
     gpus: int,
     batch_size: int | None,
     precision: str,
+    commit: str,
     results: Path | None,
 ) -> None:
     """Time a rollout from the initial state on the host to the last step on the host."""
+    from flows.provenance import code_version
     from mosaic_core.benchmark import random_bundle, run_benchmark
     from mosaic_core.contract.files import write_json_atomic
 
@@ -55,6 +58,7 @@ def bench(
             gpus=gpus,
             batch_size=batch_size,
             precision=precision,
+            commit=commit or code_version(),
         )
     if results:
         write_json_atomic(results, report.as_json())
@@ -69,6 +73,7 @@ def table(report: BenchReport) -> str:
         "versions": ", ".join(f"{name} {value}" for name, value in report.versions.items()),
         "members x steps": f"{report.members} x {report.steps}, {report.batch_size} at a time",
         "precision": report.precision,
+        "commit": report.commit,
         "ms per member-step": report.ms_per_member_step,
         "TFLOP/s": f"{report.tflops:.4g}",
         "share of a matmul": f"{report.share_of_matmul:.0%} of {report.matmul_tflops:.4g} TFLOP/s",

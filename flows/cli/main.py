@@ -126,3 +126,7 @@ def _tell(error: str) -> None:
         logging.getLogger("mosaic_ops").error(error)
     else:
         click.echo(f"error: {error}", err=True)
+
+
+if __name__ == "__main__":
+    main()

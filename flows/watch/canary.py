@@ -12,7 +12,7 @@ import platform
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flows.provenance import installed_version
 from flows.settings import Settings
 from flows.watch.alerts import Alert, sender, update_alerts
 from mosaic_core.contract.cycle import Cycle
@@ -188,7 +189,11 @@ def _observed(settings: Settings) -> Golden:
     from mosaic_core.forecaster import Forecaster
 
     forecaster = Forecaster.load(
-        settings.weights, settings.variant, device=settings.device, batch_size=settings.batch_size
+        settings.weights,
+        settings.variant,
+        device=settings.device,
+        batch_size=settings.batch_size,
+        members=len(NUMBERS),
     )
     state = wave_state(settings, *statistics(settings))
     *_, last = forecaster.forecast(state, numbers=NUMBERS, steps=STEPS)
@@ -240,7 +245,7 @@ def wave_state(
 def versions() -> str:
     """Host, Python and the packages that decide the numbers."""
     names = ("mosaic-ops", "torch", "triton", "numpy", "zarr", "prefect")
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    packages = ", ".join(f"{name} {installed_version(name)}" for name in names)
     return f"{platform.node()}: Python {platform.python_version()}, {packages}"
 
 

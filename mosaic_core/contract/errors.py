@@ -59,6 +59,10 @@ class ModelError(MosaicOpsError):
     exit_code = 6
 
 
+class DeviceError(ModelError):
+    """The GPU failed, disappeared or ran out of memory during a rollout."""
+
+
 class StoreError(MosaicOpsError):
     """A forecast or product store is incomplete, damaged or would change its structure."""
 

@@ -12,9 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mosaic_core.attention.kernels.eight_bit import quantized_weight
 from mosaic_core.attention.kernels.feedforward import interleave
 from mosaic_core.attention.kernels.interpolation import fold_keys
-from mosaic_core.attention.kernels.norms import quantized_weight
 from mosaic_core.model.config import LevelConfig
 from mosaic_core.model.layers import Downsample, Interpolation, Upsample
 from mosaic_core.model.mesh import Geometry, Neighbors
@@ -27,27 +27,21 @@ LINE = 64  # elements; 128 bytes in a 16-bit type
 @dataclass(frozen=True)
 class BlockWeights:
     """One transformer block: `projection` = [q; k; v; gates; padding], `w13` interleaved,
-    `bias` its columns of the noise. In 8 bits these two are int8 with the scale of each row."""
+    `bias` its columns of the noise. In 8 bits w13 and w2 are int8 with the scale of each row."""
 
     projection: Tensor
     out: Tensor
     w13: Tensor
     w2: Tensor
     bias: slice
-    projection_scale: Tensor | None = None
     w13_scale: Tensor | None = None
+    w2_scale: Tensor | None = None
 
     def in_eight_bits(self) -> BlockWeights:
-        """The same block with int8 `projection` and `w13`; `out` and `w2` stay."""
-        projection, projection_scale = quantized_weight(self.projection)
+        """The same block with an int8 feed-forward; the projections of attention stay."""
         w13, w13_scale = quantized_weight(self.w13)
-        return replace(
-            self,
-            projection=projection,
-            projection_scale=projection_scale,
-            w13=w13,
-            w13_scale=w13_scale,
-        )
+        w2, w2_scale = quantized_weight(self.w2)
+        return replace(self, w13=w13, w13_scale=w13_scale, w2=w2, w2_scale=w2_scale)
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,7 @@ def fast_weights(
 ) -> FastWeights:
     """The parameters and geometry of `model` for an engine on `device`, matrices in `dtype`.
 
-    With `eight_bit`, the projections and w13 of the blocks are int8.
+    With `eight_bit`, w13 and w2 of the blocks are int8.
     """
     config, geometry = model.config, model.geometry
     builder = _Builder(geometry, device, dtype, eight_bit)

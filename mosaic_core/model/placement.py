@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from mosaic_core.model.checkpoint import usable_device
 
@@ -15,3 +16,10 @@ def placement(name: str) -> tuple[torch.device, torch.dtype]:
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = usable_device(chosen)
     return device, torch.float16 if device.type == "cuda" else torch.float32
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A few `values` of the CPU on `device`, without waiting for the work that is queued there."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)

@@ -1,13 +1,15 @@
 """The ensemble stage of a very small model, as a program that can kill itself at any lead.
 
-    python ensemble_job.py FOLDER LEAD
+    python ensemble_job.py FOLDER LEAD [LOST]
 
-No figures are drawn. It ends itself with SIGKILL after it took lead number LEAD (-1: never).
+No figures are drawn. It ends itself with SIGKILL after it took lead number LEAD (-1: never), and
+its GPU fails, as far as anybody can tell, when it is asked for lead LOST.
 Every step that the model computes is a line in FOLDER/computed.txt.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -77,11 +79,11 @@ def make_inputs(folder: Path) -> None:
     write_product(folder / "state.zarr", state, {})
 
 
-def run(folder: Path, killed_after: int = -1) -> Path:
+def run(folder: Path, killed_after: int = -1, lost_at: int = -1) -> Path:
     """The folder of finished stores."""
     torch.set_num_threads(1)
     ensemble.draw_figures = lambda *_: None  # type: ignore[assignment]
-    count_steps(folder / "computed.txt")
+    count_steps(folder / "computed.txt", lost_at)
 
     def advance(done: int, total: int, note: str) -> None:
         if done == killed_after:
@@ -92,11 +94,14 @@ def run(folder: Path, killed_after: int = -1) -> Path:
     )
 
 
-def count_steps(log: Path) -> None:
+def count_steps(log: Path, lost_at: int) -> None:
     """Let the network write a line for each member that it brings one step ahead."""
     compute = Mosaic.step
+    calls = itertools.count(1)
 
     def counted(model: Mosaic, history: Tensor, features: Tensor, noise: Tensor) -> Tensor:
+        if next(calls) == (lost_at - 1) * MEMBERS + 1:
+            raise RuntimeError("CUDA error: unspecified launch failure\nmore for experts")
         with log.open("a") as file:
             file.write("step\n")
         return compute(model, history, features, noise)
@@ -105,4 +110,4 @@ def count_steps(log: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]))
+    run(Path(sys.argv[1]), *map(int, sys.argv[2:]))

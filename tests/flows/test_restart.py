@@ -78,3 +78,19 @@ def test_killed_at_random_leads_it_gives_the_same_bits_and_computes_little_again
     (run / "spectra.zarr/zarr.json").unlink()
     assert job(folder) == 0
     assert stored(folder) == stored(whole)
+
+
+def test_a_gpu_that_fails_is_told_with_what_is_stored_and_how_to_go_on(
+    whole: Path, folder: Path
+) -> None:
+    command = [sys.executable, ensemble_job.__file__, str(folder), "-1", "4"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    said = ended.stderr
+    assert "DeviceError: cycle 2026-11-23T00Z, forecast step 4: the GPU failed: CUDA error" in said
+    assert "members 0, 1; 4 of 6 leads are stored in " in said
+    assert "mosaic-ops run 2026-11-23T00Z with the same settings goes on from step 2" in said
+    assert "more for experts" not in said.rpartition("DeviceError")[2]
+    assert job(folder) == MEMBERS * (STEPS - 2)
+    assert stored(folder) == stored(whole)

@@ -29,7 +29,8 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deviation = np.array([(c.maximum - c.minimum) / 20 for c in CHANNELS], np.float32)
     static = rng.normal(size=(LONGITUDE.size, LATITUDE.size, len(STATIC_VARIABLES)))
     config = builtin_config(VARIANT)
-    write_random_bundle(root / "weights", config, 1, mean, deviation, static.astype(np.float32))
+    statics = static.astype(np.float32)
+    write_random_bundle(root / "weights", config, 1, mean, deviation, statics, variant=VARIANT)
     return root
 
 

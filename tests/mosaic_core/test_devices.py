@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -10,29 +9,17 @@ import xarray as xr
 from mosaic_core.benchmark import run_benchmark
 from mosaic_core.contract.errors import InputError, ModelError
 from mosaic_core.devices import devices_named, forecast_on
-from mosaic_core.model.fast import FastEngine, accelerated
+from mosaic_core.model.fast import accelerated
 from mosaic_core.model.mosaic import Mosaic
-
-
-class Sized:
-    """As much of an engine as is looked at before it runs."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
 
 
 def test_a_named_cpu_is_the_only_device() -> None:
     assert devices_named("cpu") == [torch.device("cpu")]
 
 
-def test_no_engine_and_unequal_engines_are_refused(
-    small_model: Mosaic, analyses: xr.Dataset
-) -> None:
+def test_no_engine_is_refused(small_model: Mosaic, analyses: xr.Dataset) -> None:
     with pytest.raises(InputError, match="no GPU"):
         forecast_on([], small_model, analyses, numbers=(0,), steps=1)
-    unequal = cast("list[FastEngine]", [Sized(2), Sized(1)])
-    with pytest.raises(ModelError, match=r"batches of \[2, 1\] members"):
-        forecast_on(unequal, small_model, analyses, numbers=(0,), steps=1)
 
 
 def test_without_a_gpu_one_line_says_that_the_network_runs(

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels.launching import enqueue
+
 LOG2E = 1.4426950408889634
 TRITON_TYPES = {
     torch.float16: tl.float16,
@@ -78,7 +80,7 @@ def compressed_attention(
     """
     members, blocks, heads, head_dim = query_means.shape
     tile = 64 if blocks > 32 else 16
-    _compressed[(triton.cdiv(blocks, tile), members * heads)](
+    enqueue(_compressed, (triton.cdiv(blocks, tile), members * heads))(
         query_means,
         key_means,
         value_means,

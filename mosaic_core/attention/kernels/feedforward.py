@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.attention.kernels.devices import describe
-from mosaic_core.attention.kernels.projection import widened
+from mosaic_core.attention.kernels.eight_bit import quantize_hidden, widened_weight
+from mosaic_core.attention.kernels.launching import enqueue
 
 GROUP = 128  # rows of W1, then the same of W3: the output tile of the Hopper kernel
 
@@ -87,12 +88,14 @@ def swiglu(
     tokens: int,
     out: Tensor,
     weight_scale: Tensor | None = None,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     """silu(s x W1^T + bias) * (s x W3^T) into `out` (rows, hidden), s the scale of the row.
 
     x (rows, depth), w13 as `interleave` makes it, `scale` (rows,) float32, `bias` (member,
     hidden) float32 with any row stride; `tokens` rows make a member. x and w13 are of the type of
-    `out`, or int8 with the `weight_scale` (2 hidden,) float32 of each row of w13.
+    `out`, or int8 with the `weight_scale` (2 hidden,) float32 of each row of w13; then `out` may
+    be int8 too, as `eight_bit.quantize_hidden` makes it with `out_scale` (groups, rows).
     """
     device = describe(x.device)
     if device.hopper:
@@ -107,11 +110,17 @@ def swiglu(
                 bias,
                 tokens=tokens,
                 out=out,
+                out_scale=out_scale,
                 processors=device.processors,
                 tuning=hopper_linear.Tuning(),
             )
-    weight = widened(w13, weight_scale, out.dtype)
-    return portable_swiglu(x.to(out.dtype), weight, scale, bias, tokens=tokens, out=out)
+    dtype = out.dtype if out_scale is None else torch.float32
+    weight = widened_weight(w13, weight_scale, dtype)
+    wide = out if out_scale is None else torch.empty(out.shape, dtype=dtype, device=out.device)
+    portable_swiglu(x.to(dtype), weight, scale, bias, tokens=tokens, out=wide)
+    if out_scale is not None:
+        quantize_hidden(wide, out, out_scale)
+    return out
 
 
 def portable_swiglu(
@@ -131,7 +140,7 @@ def portable_swiglu(
     hidden = w13.shape[0] // 2
     row_tile, column_tile, step = tile
     grid = (triton.cdiv(rows, row_tile) * triton.cdiv(hidden, column_tile),)
-    _swiglu[grid](
+    enqueue(_swiglu, grid)(
         x,
         w13,
         scale,

@@ -27,6 +27,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from mosaic_core.attention.kernels.compressed import LOG2E
+from mosaic_core.attention.kernels.launching import enqueue
 
 BLOCK = 128  # tokens of one sparse block, keys of one tile
 HEAD_DIM = 64
@@ -405,7 +406,7 @@ def launch(
     kv_heads, blocks = k.shape[2], tokens // BLOCK
     tiles = members * blocks * heads // 2
     suspects = torch.empty(2 * tiles, 2 * BLOCK, dtype=torch.int8, device=q.device)
-    fused_attention[(min(processors, tiles),)](
+    enqueue(fused_attention, (min(processors, tiles),))(
         _matrix(q, 64),
         _matrix(k, BLOCK),
         _matrix(v, BLOCK),

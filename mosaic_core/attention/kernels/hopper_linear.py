@@ -21,8 +21,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from mosaic_core.attention.kernels.launching import enqueue
+
 LOG2E = gl.constexpr(1.4426950408889634)
 TILE = 128  # rows and hidden columns of an output tile
+LEAST = gl.constexpr(1e-30)  # stands for the largest magnitude of zeros
 LINE = gl.constexpr(128)  # bytes of depth in one ring slot: one swizzle line
 
 
@@ -76,7 +79,8 @@ def _fetch(smem, bars, operands, rows, columns, start, slot, phase):
     ready, empty = bars
     x_desc, w_desc = operands
     mbarrier.wait(empty.index(slot), phase ^ 1)
-    mbarrier.expect(ready.index(slot), 3 * 128 * LINE)
+    lines: gl.constexpr = 2 * x_smem.shape[1] + w_smem.shape[1]
+    mbarrier.expect(ready.index(slot), lines * LINE)
     bar = ready.index(slot)
     for half in gl.static_range(2):
         tma.async_copy_global_to_shared(
@@ -89,12 +93,13 @@ def _fetch(smem, bars, operands, rows, columns, start, slot, phase):
 def _produce(smem, bars, feed, SLOTS: gl.constexpr, BAND: gl.constexpr):
     operands, row_tiles, column_tiles, depth = feed
     step: gl.constexpr = smem[0].shape[2]
+    width: gl.constexpr = smem[1].shape[1]
     slot = gl.to_tensor(0)
     phase = gl.to_tensor(0)
     for tile in range(gl.program_id(0), row_tiles * column_tiles, gl.num_programs(0)):
         row_tile, column_tile = _place(tile, row_tiles, column_tiles, BAND)
         for start in range(0, depth, step):
-            _fetch(smem, bars, operands, row_tile * 128, column_tile * 256, start, slot, phase)
+            _fetch(smem, bars, operands, row_tile * 128, column_tile * width, start, slot, phase)
             slot, phase = _next(slot, phase, SLOTS)
 
 
@@ -155,7 +160,8 @@ def _consume(
     SLOTS: gl.constexpr,
     BAND: gl.constexpr,
 ):
-    out_desc, row_scale, w_scale, bias, row_tiles, column_tiles, depth, tokens, bias_stride = work
+    out_desc, scales, bias, row_tiles, column_tiles, depth, tokens, bias_stride = work
+    row_scale, w_scale, out_scale = scales
     x_smem, _w_smem = smem
     staging = out_smem.index(half)
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 16])
@@ -184,7 +190,15 @@ def _consume(
         gate = gate * scale + gl.expand_dims(shift.to(gl.float32), 0)
         result = gate * (value * scale) / (1.0 + gl.exp2(gate * -LOG2E))
         tma.store_wait(0)
-        staging.store(result.to(staging.dtype))
+        if staging.dtype == gl.int8:
+            largest = gl.maximum(gl.max(gl.abs(result), axis=1), LEAST)
+            rows = row_tiles.to(gl.int64) * 128
+            gl.store(out_scale + column_tile * rows + first_row + lines, largest / 127.0)
+            # The low bits of a float32 near 1.5 x 2^23 are its integer part, rounded to even.
+            whole = result * gl.expand_dims(127.0 / largest, 1) + 12582912.0
+            staging.store(whole.to(gl.int32, bitcast=True).to(gl.int8))
+        else:
+            staging.store(result.to(staging.dtype))
         fence_async_shared()
         tma.async_copy_shared_to_global(out_desc, [first_row, column_tile * 128], staging)
     tma.store_wait(0)
@@ -200,6 +214,7 @@ def swiglu(
     out_desc,
     row_scale,
     w_scale,
+    out_scale,
     bias,
     row_tiles,
     column_tiles,
@@ -216,12 +231,14 @@ def swiglu(
     W1 and the same 128 of W3 by turns, in boxes of 256 x step;
     out (row, hidden) in boxes of 64 x 128; row_scale (row,) float32, bias (member, hidden), where
     `tokens` rows make a member. Rows and hidden are multiples of 128, depth of the step. For int8
-    x and w, w_scale (2 hidden,) float32 multiplies the rows of w; it is not read otherwise.
+    x and w, w_scale (2 hidden,) float32 multiplies the rows of w; for int8 out, out_scale
+    (hidden / 128, row) float32 takes its scales. Neither is touched otherwise.
     """
     smem, bars = _ring(x_desc, w_desc, SLOTS)
     out_smem = gl.allocate_shared_memory(out_desc.dtype, [2, 64, 128], out_desc.layout)
     fence_async_shared()
-    work = (out_desc, row_scale, w_scale, bias, row_tiles, column_tiles, depth, tokens, bias_stride)
+    scales = (row_scale, w_scale, out_scale)
+    work = (out_desc, scales, bias, row_tiles, column_tiles, depth, tokens, bias_stride)
     feed = ((x_desc, w_desc), row_tiles, column_tiles, depth)
     gl.warp_specialize(
         [
@@ -269,6 +286,7 @@ def launch(
     *,
     tokens: int,
     out: Tensor,
+    out_scale: Tensor | None,
     processors: int,
     tuning: Tuning,
 ) -> Tensor:
@@ -276,12 +294,13 @@ def launch(
     rows, depth = x.shape
     hidden = w13.shape[0] // 2
     tiles = (rows // TILE) * (hidden // TILE)
-    swiglu[(min(processors, tiles),)](
+    enqueue(swiglu, (min(processors, tiles),))(
         boxes(x, 64, step(x)),
         boxes(w13, 2 * TILE, step(x)),
         boxes(out, 64, TILE),
         scale,
         scale if w_scale is None else w_scale,
+        scale if out_scale is None else out_scale,
         bias,
         rows // TILE,
         hidden // TILE,

@@ -21,10 +21,10 @@ from mosaic_core.attention.kernels.hopper_linear import (
     _produce,
     _product,
     _ring,
-    _whole_product,
     boxes,
     step,
 )
+from mosaic_core.attention.kernels.launching import enqueue
 
 BLOCK = 128  # tokens of one sparse block
 HEAD_DIM = 64
@@ -43,9 +43,8 @@ def _consume(
     SLOTS: gl.constexpr,
     BAND: gl.constexpr,
 ):
-    out_desc, row_scale, w_scale, cos, sin, sums, sizes = work
-    row_tiles, column_tiles, depth, width, tokens, heads, turned = sizes
-    x_smem, _w_smem = smem
+    out_desc, row_scale, cos, sin, sums, sizes = work
+    row_tiles, column_tiles, depth, tokens, heads, turned = sizes
     staging = out_smem.index(half)
     wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 16])
     lines = gl.arange(0, 64, gl.SliceLayout(1, wide))
@@ -64,17 +63,9 @@ def _consume(
         row = gl.expand_dims(gl.expand_dims((first_row + row) % tokens, 1), 2)
         head = gl.arange(0, 4, gl.SliceLayout(0, gl.SliceLayout(2, parts))) + column_tile * 4
         head = gl.expand_dims(gl.expand_dims(head, 0), 2)
-        if x_smem.dtype == gl.int8:
-            product, slot, phase = _whole_product(half, smem, bars, slot, phase, depth, SLOTS)
-            columns = column_tile * 256 + gl.arange(0, 256, gl.SliceLayout(0, wide))
-            steps = gl.load(w_scale + columns, mask=columns < width, other=0.0)
-            product *= gl.expand_dims(steps, 0)
-            c = gl.load(cos + row * 32 + pair)  # with these before, registers would not do
-            s = gl.load(sin + row * 32 + pair)
-        else:
-            c = gl.load(cos + row * 32 + pair)
-            s = gl.load(sin + row * 32 + pair)
-            product, slot, phase = _product(half, smem, bars, slot, phase, depth, SLOTS)
+        c = gl.load(cos + row * 32 + pair)
+        s = gl.load(sin + row * 32 + pair)
+        product, slot, phase = _product(half, smem, bars, slot, phase, depth, SLOTS)
         product *= gl.expand_dims(factor, 1)
         even, odd = gl.split(product.reshape([64, 4, 32, 2]))
         c = gl.where(head < turned, c, 1.0)
@@ -102,7 +93,7 @@ def _consume(
     tma.store_wait(0)
 
 
-SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "width", "tokens", "heads", "turned"]
+SIZE_ARGUMENTS = ["row_tiles", "column_tiles", "depth", "tokens", "heads", "turned"]
 
 
 @gluon.jit(do_not_specialize=SIZE_ARGUMENTS)  # one compilation for every level and batch
@@ -111,14 +102,12 @@ def project(
     w_desc,
     out_desc,
     row_scale,
-    w_scale,
     cos,
     sin,
     sums,
     row_tiles,
     column_tiles,
     depth,
-    width,
     tokens,
     heads,
     turned,
@@ -130,14 +119,13 @@ def project(
     x (row, depth) in boxes of 64 x step, w (width, depth) of 256 x step, a step of LINE bytes, out
     (row, width) of 64 x 256, of which the first `heads` x 64 columns are heads and the first
     `turned` of those rotate by the angles cos, sin (tokens, 32); the other heads, the values, are
-    written as bfloat16. sums (row / 64, heads, 64) float32. For int8 x and w, w_scale (width,)
-    float32 multiplies the rows of w; it is not read otherwise.
+    written as bfloat16. sums (row / 64, heads, 64) float32.
     """
     smem, bars = _ring(x_desc, w_desc, SLOTS)
     out_smem = gl.allocate_shared_memory(out_desc.dtype, [2, 64, 256], out_desc.layout)
     fence_async_shared()
-    sizes = (row_tiles, column_tiles, depth, width, tokens, heads, turned)
-    work = (out_desc, row_scale, w_scale, cos, sin, sums, sizes)
+    sizes = (row_tiles, column_tiles, depth, tokens, heads, turned)
+    work = (out_desc, row_scale, cos, sin, sums, sizes)
     feed = ((x_desc, w_desc), row_tiles, column_tiles, depth)
     gl.warp_specialize(
         [
@@ -153,7 +141,7 @@ def project(
 def fits(x: Tensor, weight: Tensor, head_dim: int, block: int) -> bool:
     """Whether this kernel computes these sizes."""
     return (
-        x.element_size() <= 2
+        x.element_size() == 2
         and head_dim == HEAD_DIM
         and block == BLOCK
         and weight.shape[0] % HEAD_DIM == 0
@@ -165,7 +153,6 @@ def launch(
     x: Tensor,
     weight: Tensor,
     scale: Tensor,
-    w_scale: Tensor | None,
     rotation: tuple[Tensor, Tensor],
     *,
     heads: int,
@@ -183,18 +170,16 @@ def launch(
     columns = weight.shape[0]
     sums = torch.empty(rows // BLOCK, 2, heads, HEAD_DIM, dtype=torch.float32, device=x.device)
     row_tiles, column_tiles = rows // BLOCK, -(-columns // COLUMNS)
-    project[(min(processors, row_tiles * column_tiles),)](
+    enqueue(project, (min(processors, row_tiles * column_tiles),))(
         boxes(x, 64, step(x)),
         boxes(weight, COLUMNS, step(x)),
         boxes(out, 64, COLUMNS),
         scale,
-        scale if w_scale is None else w_scale,
         *rotation,
         sums,
         row_tiles,
         column_tiles,
         depth,
-        columns,
         tokens,
         heads,
         turned,

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.attention.kernels.compressed import LOG2E
+from mosaic_core.attention.kernels.launching import enqueue
 
 
 @triton.jit
@@ -81,7 +82,7 @@ def interpolate(
     targets, neighbors = indices.shape
     head_dim = out.shape[2] // heads
     at_once = min(4, triton.next_power_of_2(heads))
-    _gather[(targets, triton.cdiv(heads, at_once), members)](
+    enqueue(_gather, (targets, triton.cdiv(heads, at_once), members))(
         projected,
         scale,
         indices,

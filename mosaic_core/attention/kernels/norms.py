@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels.launching import enqueue
+
 ROWS_AT_ONCE = 4  # one row for each warp of a program
 
 
@@ -39,7 +41,7 @@ def row_scale(x: Tensor, eps: float, *, twice: bool = False) -> Tensor:
     out = torch.empty(rows, dtype=torch.float32, device=x.device)
     grid = (triton.cdiv(rows, ROWS_AT_ONCE),)
     padded = triton.next_power_of_2(width)
-    _row_scale[grid](x, out, rows, width, eps, twice, ROWS_AT_ONCE, padded, num_warps=4)
+    enqueue(_row_scale, grid)(x, out, rows, width, eps, twice, ROWS_AT_ONCE, padded, num_warps=4)
     return out
 
 
@@ -56,42 +58,8 @@ def scale_of_sums(sums: Tensor, width: int, eps: float) -> Tensor:
     """`row_scale` of rows of `width` elements from `sums` (part, row) of their squares."""
     parts, rows = sums.shape
     out = torch.empty(rows, dtype=torch.float32, device=sums.device)
-    _scale_of_sums[(triton.cdiv(rows, 1024),)](sums, out, rows, parts, width, eps, 1024)
+    enqueue(_scale_of_sums, (triton.cdiv(rows, 1024),))(sums, out, rows, parts, width, eps, 1024)
     return out
-
-
-@triton.jit
-def _quantized(x, out, scale, rows, width, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    lines = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, WIDTH)
-    inside = (lines < rows)[:, None] & (columns < width)[None, :]
-    at = lines[:, None] * width + columns[None, :]
-    values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    largest = tl.maximum(tl.max(tl.abs(values), axis=1), 1e-30)
-    whole = tl.floor(values * (127.0 / largest)[:, None] + 0.5)
-    tl.store(out + at, whole.to(tl.int8), mask=inside)
-    mean_square = tl.sum(values * values, axis=1) / width
-    tl.store(scale + lines, largest / 127.0 / tl.sqrt(mean_square + eps), mask=lines < rows)
-
-
-def quantized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """RMS norm of rows x (rows, width) in 8 bits: int8 values and the float32 scale of each row.
-
-    The largest magnitude of a row becomes 127.
-    """
-    rows, width = x.shape
-    out = torch.empty(rows, width, dtype=torch.int8, device=x.device)
-    scale = torch.empty(rows, dtype=torch.float32, device=x.device)
-    padded = triton.next_power_of_2(width)
-    grid = (triton.cdiv(rows, ROWS_AT_ONCE),)
-    _quantized[grid](x, out, scale, rows, width, eps, ROWS_AT_ONCE, padded, num_warps=4)
-    return out, scale
-
-
-def quantized_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight (rows, depth) in 8 bits: int8 values and the float32 scale of each row."""
-    step = weight.abs().amax(dim=1).float().clamp(min=1e-30) / 127
-    return (weight.float() / step[:, None]).round().to(torch.int8), step
 
 
 @triton.jit
@@ -138,7 +106,7 @@ def normed_sum(
     """
     rows, width = x.shape
     padded = triton.next_power_of_2(width)
-    _normed_sum[(rows,)](
+    enqueue(_normed_sum, (rows,))(
         x,
         x if table is None else table,
         x if skip is None else skip,
@@ -168,5 +136,5 @@ def _scaled_silu(x, scale, width, WIDTH: tl.constexpr):
 def scaled_silu(x: Tensor, scale: Tensor) -> Tensor:
     """SiLU(scale x) in place, x (rows, width), scale (rows,) float32."""
     rows, width = x.shape
-    _scaled_silu[(rows,)](x, scale, width, triton.next_power_of_2(width), num_warps=1)
+    enqueue(_scaled_silu, (rows,))(x, scale, width, triton.next_power_of_2(width), num_warps=1)
     return x

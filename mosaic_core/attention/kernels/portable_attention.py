@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.attention.kernels.compressed import LOG2E
+from mosaic_core.attention.kernels.launching import enqueue
 
 FILTERED = 64  # tiles whose flags one program looks through
 
@@ -307,7 +308,7 @@ def fused_attention(
     aligned = local_block % sparse_block == 0 and sparse_block % keys == 0
     tiles = heads * blocks * members
     flags, at_once = (0, 1) if suspects is None else (suspects.shape[1], FILTERED)
-    _fused[(triton.cdiv(tiles, at_once),)](
+    enqueue(_fused, (triton.cdiv(tiles, at_once),))(
         q if suspects is None else suspects,
         tiles,
         q,

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mosaic_core.attention.kernels.compressed import TRITON_TYPES
 from mosaic_core.attention.kernels.devices import describe
+from mosaic_core.attention.kernels.launching import enqueue
+from mosaic_core.attention.kernels.products import product
 
 HEADS_AT_ONCE = 6  # of one program: the angles are read once for them
 
@@ -89,18 +91,14 @@ def project(
     head_dim: int,
     tokens: int,
     block: int,
-    dtype: torch.dtype,
     value_type: torch.dtype,
-    weight_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rows x (rows, dim) without norm -> (projected (rows, width), block means).
 
     `weight` (width, dim) makes query, key and value heads, then gate logits; `scale` (rows,)
     float32 is the norm; `rotation` (cos, sin), each (tokens, head_dim / 2) float32, turns
-    queries and keys. x and `weight` are of `dtype`, or int8 with the `weight_scale` (width,)
-    float32 of each row of the weight. The result is of `dtype`, but value heads hold the bits of
-    `value_type`. The means (blocks, heads + 2 kv_heads, head_dim) are float32 and of values not
-    yet rounded.
+    queries and keys. The result has the type of x, but value heads hold the bits of `value_type`.
+    The means (blocks, heads + 2 kv_heads, head_dim) are float32 and of values not yet rounded.
     """
     every = heads + 2 * kv_heads
     device = describe(x.device)
@@ -108,12 +106,11 @@ def project(
         from mosaic_core.attention.kernels import hopper_projection
 
         if hopper_projection.fits(x, weight, head_dim, block):
-            projected = torch.empty(len(x), len(weight), dtype=dtype, device=x.device)
+            projected = x.new_empty(len(x), len(weight))
             means = hopper_projection.launch(
                 x,
                 weight,
                 scale,
-                weight_scale,
                 rotation,
                 heads=every,
                 turned=heads + kv_heads,
@@ -122,7 +119,7 @@ def project(
                 processors=device.processors,
             )
             return projected, means
-    projected = x.to(dtype) @ widened(weight, weight_scale, dtype).T
+    projected = product(x, weight, len(x) // tokens)
     means = x.new_empty(len(x) // block, every, head_dim, dtype=torch.float32)
     finish_projection(
         projected,
@@ -137,11 +134,6 @@ def project(
         value_type=value_type,
     )
     return projected, means
-
-
-def widened(weight: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """A weight as `dtype`, its rows times `scale` where it is int8."""
-    return weight if scale is None else (weight * scale[:, None]).to(dtype)
 
 
 def finish_projection(
@@ -167,7 +159,7 @@ def finish_projection(
     """
     cos, sin = rotation if rotation is not None else (scale, scale)
     parts = triton.cdiv(heads + 2 * kv_heads, HEADS_AT_ONCE)
-    _finish[(len(projected) // block, parts)](
+    enqueue(_finish, (len(projected) // block, parts))(
         projected,
         scale,
         cos,

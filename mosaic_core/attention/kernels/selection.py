@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels.launching import enqueue
+
 
 @triton.jit
 def _means(
@@ -43,7 +45,7 @@ def block_means(x: Tensor, block: int) -> Tensor:
     members, tokens, heads, head_dim = x.shape
     blocks = tokens // block
     out = torch.empty(members, blocks, heads, head_dim, dtype=torch.float32, device=x.device)
-    _means[(members * blocks * heads,)](
+    enqueue(_means, (members * blocks * heads,))(
         x,
         out,
         x.stride(0),
@@ -129,7 +131,7 @@ def select_blocks(
     kv_heads = key_means.shape[2]
     tile = 64 if blocks > 32 else 16
     tiles = triton.cdiv(blocks, tile)
-    _scores[(tiles, tiles, members * kv_heads)](
+    enqueue(_scores, (tiles, tiles, members * kv_heads))(
         query_means,
         key_means,
         scores,
@@ -146,7 +148,7 @@ def select_blocks(
         "tf32x3",
     )
     padded = triton.next_power_of_2(blocks)
-    _best[(members * kv_heads * blocks,)](
+    enqueue(_best, (members * kv_heads * blocks,))(
         scores, out, blocks, count, padded, num_warps=1 if padded <= 512 else 4
     )
     return out

@@ -99,7 +99,6 @@ def test_value_heads_are_written_in_their_own_type(device: torch.device) -> None
         head_dim=size,
         tokens=tokens,
         block=3,
-        dtype=torch.float16,
         value_type=torch.bfloat16,
     )
     plain = x @ weight.T
@@ -110,7 +109,7 @@ def test_value_heads_are_written_in_their_own_type(device: torch.device) -> None
 
 
 def test_rows_and_weights_in_eight_bits(device: torch.device) -> None:
-    from mosaic_core.attention.kernels.norms import quantized, quantized_weight
+    from mosaic_core.attention.kernels.eight_bit import quantized, quantized_weight
 
     x, weight = draw(7, 40) * torch.logspace(-4, 4, 7)[:, None], draw(9, 40, seed=1)
     x[3] = 0
@@ -122,6 +121,20 @@ def test_rows_and_weights_in_eight_bits(device: torch.device) -> None:
     assert bool((worst <= normed.abs().amax(dim=1) / 253).all())
     values, step = quantized_weight(weight)
     assert bool(((values * step[:, None] - weight).abs() <= step[:, None] * 0.501).all())
+
+
+@pytest.mark.parametrize("width", [256, 40])
+def test_hidden_layers_in_eight_bits_have_a_scale_for_each_group(width: int) -> None:
+    from mosaic_core.attention.kernels import eight_bit
+
+    x = draw(6, width) * torch.logspace(-3, 3, 6)[:, None]
+    values = torch.empty(6, width, dtype=torch.int8)
+    scale = torch.empty(eight_bit.hidden_groups(width), 6)
+    eight_bit.quantize_hidden(x, values, scale)
+    assert len(scale) == (2 if width == 256 else 1)
+    again = eight_bit.widened_hidden(values, scale, torch.float32)
+    steps = scale.T.repeat_interleave(width // len(scale), dim=1)
+    assert bool(((again - x).abs() <= steps * 0.501).all())
 
 
 def test_sums_of_squares_in_parts_make_the_scale(device: torch.device) -> None:
@@ -138,7 +151,7 @@ def test_a_product_joins_the_residual_and_its_norm_is_known(device: torch.device
 
     x, a, weight = (draw(*shape).to(device) for shape in ((5, 30), (5, 8), (30, 8)))
     expected = x + a @ weight.T
-    scale = add_product(x, a, weight, EPS)
+    scale = add_product(x, a, weight, EPS, members=5)
     torch.testing.assert_close(x, expected)
     torch.testing.assert_close(scale, row_scale(expected, EPS))
 
