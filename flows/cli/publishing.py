@@ -46,11 +46,12 @@ def catalog(root: str | None, config: Path | None, rebuild: bool, as_json: bool)
     if not index.cycles:
         click.echo(f"nothing is published at {target.address}")
     for entry in index.cycles:
-        there = " ".join(store.name for store in entry.stores if store.available)
+        there = [store for store in entry.stores if store.available]
         mark = "*" if entry.cycle == index.latest else " "
         click.echo(
             f"{mark} {entry.cycle}  {entry.members} members  {entry.lead_hours:4d} h  "
-            f"{entry.bytes / 1e6:9.1f} MB  since {entry.available_at:%Y-%m-%d %H:%MZ}  {there}"
+            f"{sum(store.bytes for store in there) / 1e6:9.1f} MB  "
+            f"since {entry.available_at:%Y-%m-%d %H:%MZ}  {' '.join(store.name for store in there)}"
         )
 
 
@@ -146,18 +147,23 @@ def rebuild(
     The bits are those that were published when the device is of the same kind; whether they are is
     said, by the digests in the manifest.
     """
+    from rich.console import Console
+
+    from flows.progress import BarReporter
     from flows.rebuild import rebuild_members
     from flows.settings import load_settings
 
     wanted = Cycle.parse(cycle)
-    said = rebuild_members(
-        wanted,
-        _root(root, config),
-        weights or load_settings(config).weights,
-        members,
-        output or Path(f"{wanted.id}.zarr"),
-        device,
-    )
+    with BarReporter(Console()) as report:
+        said = rebuild_members(
+            wanted,
+            _root(root, config),
+            weights or load_settings(config).weights,
+            members,
+            output or Path(f"{wanted.id}.zarr"),
+            device,
+            report,
+        )
     click.echo(said)
 
 
