@@ -22,6 +22,7 @@ from mosaic_core.model.checkpoint import write_random_bundle
 from mosaic_core.model.config import builtin_config
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.objects.root import open_root
+from postprocess.pointer import current_manifest
 from postprocess.product_store import write_product
 from postprocess.publish import publish
 from postprocess.recipe import read_recipe
@@ -127,6 +128,20 @@ def test_what_cannot_be_rebuilt_is_told(published: Published, tmp_path: Path) ->
         rebuild_members(CYCLE.shift(24), *arguments, "1", tmp_path / "x", "cpu", LogReporter())
     with pytest.raises(PublishError, match="without its initial state"):
         rebuild_members(CYCLE.shift(6), *arguments, "1", tmp_path / "x", "cpu", LogReporter())
+
+
+def test_a_manifest_that_does_not_tell_how_the_run_was_made_is_refused(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older mosaic-ops may have written it."""
+    root = open_root(published.root)
+    manifest = current_manifest(root, CYCLE)
+    assert manifest is not None
+    told = {key: value for key, value in manifest.provenance.items() if key != "batch_size"}
+    older = manifest.model_copy(update={"provenance": told})
+    monkeypatch.setattr("postprocess.recipe.current_manifest", lambda *_: older)
+    with pytest.raises(PublishError, match="does not tell batch_size"):
+        read_recipe(root, CYCLE)
 
 
 def test_a_damaged_initial_state_is_refused(published: Published) -> None:
