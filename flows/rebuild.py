@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.progress import Reporter
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError
@@ -14,7 +15,13 @@ from postprocess.rounding import mantissa_bits
 
 
 def rebuild_members(
-    cycle: Cycle, root: str, weights: Path, members: str, output: Path, device: str
+    cycle: Cycle,
+    root: str,
+    weights: Path,
+    members: str,
+    output: Path,
+    device: str,
+    report: Reporter,
 ) -> str:
     """Write the members to the store `output`; one sentence on whether the bits are the same.
 
@@ -23,11 +30,19 @@ def rebuild_members(
     recipe = read_recipe(open_root(root), cycle)
     numbers = parse_members(members, recipe.numbers)
     recipe.spec(numbers)
-    differing = rebuild(recipe, numbers, lambda: _stream(recipe, numbers, weights, device), output)
+    some = f"{len(numbers)} of {len(recipe.numbers)} members"
+    with report.stage(f"{some} of {cycle}, {recipe.steps} steps") as advance:
+
+        def stream() -> Iterator[ForecastStep]:
+            for step in _stream(recipe, numbers, weights, device):
+                yield step
+                advance(step.step, recipe.steps, "")
+
+        differing = rebuild(recipe, numbers, stream, output)
     if not differing:
-        return f"{output}: {len(numbers)} members, every bit as published"
+        return f"{output}: {some}, every bit as published"
     return (
-        f"{output}: {len(numbers)} members; {len(differing)} shards differ from those published, "
+        f"{output}: {some}; {len(differing)} shards differ from those published, "
         f"first {differing[0]} (another kind of device, or other versions of its libraries)"
     )
 

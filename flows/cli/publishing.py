@@ -10,20 +10,33 @@ import click
 
 from mosaic_core.contract.cycle import Cycle
 
+_config = click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
+
+
+def _root(given: str | None, config: Path | None) -> str:
+    """What was given, or the published root of the settings."""
+    from flows.settings import load_settings
+
+    return given or load_settings(config).published
+
 
 @click.command()
-@click.argument("root")
+@click.argument("root", required=False)
+@_config
 @click.option(
     "--rebuild", is_flag=True, help="Make the index and the pointers again from the runs."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print index.json as it is.")
-def catalog(root: str, rebuild: bool, as_json: bool) -> None:
-    """What is published at ROOT (a folder, s3:// or gs://), the newest cycle first."""
+def catalog(root: str | None, config: Path | None, rebuild: bool, as_json: bool) -> None:
+    """What is published at ROOT, the newest cycle first.
+
+    ROOT is a folder, s3:// or gs://, by default that of the settings.
+    """
     from postprocess.catalog import read_index, update_catalog
     from postprocess.objects.root import open_root
     from postprocess.repair import repair_pointers
 
-    target = open_root(root)
+    target = open_root(_root(root, config))
     if rebuild:
         repair_pointers(target)
     index = update_catalog(target, rebuild=True) if rebuild else read_index(target)
@@ -33,32 +46,36 @@ def catalog(root: str, rebuild: bool, as_json: bool) -> None:
     if not index.cycles:
         click.echo(f"nothing is published at {target.address}")
     for entry in index.cycles:
-        there = " ".join(store.name for store in entry.stores if store.available)
+        there = [store for store in entry.stores if store.available]
         mark = "*" if entry.cycle == index.latest else " "
         click.echo(
             f"{mark} {entry.cycle}  {entry.members} members  {entry.lead_hours:4d} h  "
-            f"{entry.bytes / 1e6:9.1f} MB  since {entry.available_at:%Y-%m-%d %H:%MZ}  {there}"
+            f"{sum(store.bytes for store in there) / 1e6:9.1f} MB  "
+            f"since {entry.available_at:%Y-%m-%d %H:%MZ}  {' '.join(store.name for store in there)}"
         )
 
 
 @click.command("verify-store")
-@click.argument("address")
-def verify_store(address: str) -> None:
+@click.argument("address", required=False)
+@_config
+def verify_store(address: str | None, config: Path | None) -> None:
     """Read everything at ADDRESS and compare it with its manifest.
 
-    ADDRESS is a root, a run's folder or a store in it. Every object that is not what it was is
-    named; the exit code is then 7.
+    ADDRESS is a root (by default that of the settings), a run's folder or a store in it. Every
+    object that is not what it was is named; the exit code is then 7.
     """
     from mosaic_core.contract.errors import StoreError
     from postprocess.verify import verify_store as verify
 
-    found = verify(address)
+    found = verify(_root(address, config))
     for fault in found.faults:
         click.echo(f"{fault.key}: {fault.problem}")
     if found.faults:
         raise StoreError(
-            f"{len(found.faults)} faults in {found.objects} objects",
-            where=address,
+            f"{len(found.faults)} of {found.objects} objects are not what was published"
+            if len(found.faults) > 1
+            else f"1 of {found.objects} objects is not what was published",
+            where=found.address,
             remedy="publish the cycle again, or rebuild it from its recipe",
         )
     click.echo(f"{found.objects} objects, {found.bytes / 1e6:.1f} MB: all as published")
@@ -66,7 +83,7 @@ def verify_store(address: str) -> None:
 
 @click.command()
 @click.argument("root", required=False)
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
+@_config
 @click.option(
     "--keep",
     multiple=True,
@@ -106,19 +123,47 @@ def retain(
 
 @click.command()
 @click.argument("cycle")
-@click.option("--root", required=True, help="Where the cycle was published.")
-@click.option("--weights", required=True, type=click.Path(path_type=Path), help="Weights folder.")
+@click.option("--root", help="Where the cycle was published; by default that of the settings.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="By default those of the settings."
+)
 @click.option("--members", required=True, help="Members to rebuild, such as 0,3,7-9 or all.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="The store to make.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The store to make; by default CYCLE.zarr."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-def rebuild(cycle: str, root: str, weights: Path, members: str, output: Path, device: str) -> None:
+@_config
+def rebuild(
+    cycle: str,
+    root: str | None,
+    weights: Path | None,
+    members: str,
+    output: Path | None,
+    device: str,
+    config: Path | None,
+) -> None:
     """Compute members of an old CYCLE again from its recipe: initial state, weights, noise keys.
 
-    The bits are those that were published when the device is of the same kind.
+    The bits are those that were published when the device is of the same kind; whether they are is
+    said, by the digests in the manifest.
     """
-    from flows.rebuild import rebuild_members
+    from rich.console import Console
 
-    said = rebuild_members(Cycle.parse(cycle), root, weights, members, output, device)
+    from flows.progress import BarReporter
+    from flows.rebuild import rebuild_members
+    from flows.settings import load_settings
+
+    wanted = Cycle.parse(cycle)
+    with BarReporter(Console()) as report:
+        said = rebuild_members(
+            wanted,
+            _root(root, config),
+            weights or load_settings(config).weights,
+            members,
+            output or Path(f"{wanted.id}.zarr"),
+            device,
+            report,
+        )
     click.echo(said)
 
 

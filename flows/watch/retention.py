@@ -47,7 +47,18 @@ class Freed:
         sizes = [each.bytes for each in self.removals] + [store.bytes for store in stores]
         total = sum(sizes) / _MEGABYTE
         done = "would be freed" if self.dry_run else "freed"
-        return f"{len(self.removals)} folders and {len(stores)} stores: {total:.1f} MB {done}"
+        freed = f"{len(self.removals)} folders and {len(stores)} stores: {total:.1f} MB {done}"
+        return f"{freed}{self._announced}"
+
+    @property
+    def _announced(self) -> str:
+        """What is only announced, as the end of a sentence."""
+        stores = [store for store in self.published if store.stage == "announce"]
+        if not stores:
+            return ""
+        size = sum(store.bytes for store in stores) / _MEGABYTE
+        done = "would be announced" if self.dry_run else "announced"
+        return f"; {len(stores)} stores of {size:.1f} MB {done}: they go after the grace time"
 
     @property
     def lines(self) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mosaic_core.contract.variables import Variable, channel
 from postprocess.layout import QUANTIZATION, quantization_array, quantization_attributes
 from postprocess.products.derived import Plane, planes_of
 from postprocess.products.growing_store import GrowingStore, MapArray
-from postprocess.products.reduction import MemberReduction
+from postprocess.products.reduction import DEVIATION_BITS, MemberReduction
 from postprocess.products.requests import ProductRequest
 from postprocess.products.stream import (
     SameRun,
@@ -43,6 +45,17 @@ _LONG_NAMES = {
     "max": "ensemble maximum",
     "quantile": "ensemble quantile",
 }
+
+
+@dataclass
+class _Room:
+    """Statistics (4 + quantiles, level, latitude, longitude) of a variable, and their packing."""
+
+    values: NDArray[np.float32]
+    packed: Future[None] = field(default_factory=Future)
+
+    def __post_init__(self) -> None:
+        self.packed.set_result(None)
 
 
 def sorted_quantiles(
@@ -84,9 +97,10 @@ class EnsembleStatistics:
 
     The store at `path` holds `<variable>_<statistic>` (lead_time, [quantile,] [level,] latitude,
     longitude) float32 and number_of_members (lead_time). Wind speeds are formed in each member
-    first. Every lead goes to the disk as it comes; the store is there after `finish`. Non-finite
-    members make the point NaN. `rounding` 'default' rounds each statistic to the bits that its
-    channel is stored with.
+    first. Every lead goes to the disk as it comes, packed by a thread while the next variable is
+    counted; the store is there after `finish`. Non-finite members make the point NaN. `rounding`
+    'default' rounds each statistic to the bits that its channel is stored with, deviations to
+    DEVIATION_BITS.
     """
 
     name = "ensemble"
@@ -113,7 +127,8 @@ class EnsembleStatistics:
         self._run = SameRun()
         self._steps: list[ForecastStep] = []
         self._reduction = MemberReduction(1, self._quantiles)
-        self._found: dict[int, NDArray[np.float32]] = {}
+        self._rooms: dict[int, list[_Room]] = {}
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="ensemble")
 
     def update(self, step: ForecastStep) -> None:
         """Add one lead; StoreError when it does not follow the last."""
@@ -128,6 +143,9 @@ class EnsembleStatistics:
         """Complete the store with the run's `attributes`; StoreError when there was no step."""
         if not self._steps:
             raise StoreError("no step was given", where=self.name)
+        for room in [room for rooms in self._rooms.values() for room in rooms]:
+            room.packed.result()
+        self._packer.shutdown()
         maps: dict[str, MapArray] = {}
         for planes in grouped_by_variable(self._steps[0].channels):
             maps |= self._maps(planes)
@@ -142,12 +160,14 @@ class EnsembleStatistics:
         return schema.validate(dataset, where=self.name)
 
     def _add_variable(self, step: ForecastStep, planes: list[Plane]) -> None:
-        """Every statistic of a variable, all levels of one in a chunk."""
-        found = self._room(len(planes))
+        room = self._room(len(planes))
         for level, plane in enumerate(planes):
             sources = plane.sources_in(step.fields, step.channels)
-            self._reduction(sources, self._bits(plane), found[:, level])
-        variable = planes[0].variable
+            self._reduction(sources, self._bits(plane), room.values[:, level])
+        room.packed = self._packer.submit(self._pack, planes[0].variable, room.values)
+
+    def _pack(self, variable: Variable, found: NDArray[np.float32]) -> None:
+        """Store every statistic of a variable at one lead."""
         chunks = found if variable.on_levels else found[:, 0]
         for index, statistic in enumerate(STATISTICS[:-1]):
             if statistic in self._statistics:
@@ -156,12 +176,15 @@ class EnsembleStatistics:
             for index in range(len(self._quantiles)):
                 self._store.append(f"{variable.name}_quantile", chunks[4 + index], index)
 
-    def _room(self, levels: int) -> NDArray[np.float32]:
-        """Memory for the statistics of a variable, the same at every lead."""
+    def _room(self, levels: int) -> _Room:
+        """Memory for the statistics of a variable: that of two which was packed longer ago."""
         shape = (4 + len(self._quantiles), levels, LATITUDE.size, LONGITUDE.size)
-        if levels not in self._found:
-            self._found[levels] = np.empty(shape, dtype=np.float32)
-        return self._found[levels]
+        if levels not in self._rooms:
+            self._rooms[levels] = [_Room(np.empty(shape, np.float32)) for _ in range(2)]
+        rooms = self._rooms[levels]
+        rooms.reverse()
+        rooms[0].packed.result()
+        return rooms[0]
 
     def _bits(self, plane: Plane) -> int | None:
         return keep_bits(channel(plane.sources[0]), self._rounding)
@@ -174,11 +197,15 @@ class EnsembleStatistics:
             "latitude": LATITUDE.size,
             "longitude": LONGITUDE.size,
         }
-        rounded = quantization_attributes([self._bits(plane) for plane in planes])
+        bits = [self._bits(plane) for plane in planes]
+        of_deviation = [None if kept is None else DEVIATION_BITS for kept in bits]
         return {
             f"{variable.name}_{statistic}": MapArray(
                 {dim: lengths[dim] for dim in _dims(variable, statistic)},
-                {**_attributes(variable, statistic), **rounded},
+                {
+                    **_attributes(variable, statistic),
+                    **quantization_attributes(of_deviation if statistic == "std" else bits),
+                },
             )
             for statistic in self._statistics
         }

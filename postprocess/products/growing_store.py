@@ -1,8 +1,8 @@
 """A Zarr store of maps that grows by one lead at a time and is too large to be held in memory.
 
-One shard holds all leads of an array (of one quantile, where there are several) and grows at its
-end, as those of the forecast store do. Every chunk ends in a checksum. Nothing is at the path
-before the store is whole.
+One shard holds all leads and levels of an array (of one quantile, where there are several) and
+grows at its end, as those of the forecast store do. A chunk is one map, packed as theirs, and ends
+in a checksum. Nothing is at the path before the store is whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numcodecs.blosc
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -29,26 +28,12 @@ from postprocess.layout import (
     sharded,
 )
 from postprocess.product_store import product_document, write_product
-from postprocess.shards import CODECS, encode_index, with_crc
+from postprocess.shards import encode_chunk, encode_index
 from postprocess.store_files import disk_errors, replace_store, write_documents
 from postprocess.structure import guard_product
 
 _LEAD = "lead_time"
-_SINGLE = (_LEAD, "quantile")  # one of each in a chunk, with all levels: at most 1.5 MB
-
-# lz4 with bit shuffle takes a quarter of zstd's time; on these rounded fields it is a tenth larger.
-_BLOSC: Document = {
-    "typesize": 4,
-    "cname": "lz4",
-    "clevel": 1,
-    "shuffle": "bitshuffle",
-    "blocksize": 0,
-}
-_CODECS: list[Document] = [
-    CODECS[0],
-    {"name": "blosc", "configuration": _BLOSC},
-    {"name": "crc32c"},
-]
+_MAP = ("latitude", "longitude")
 
 
 @dataclass(frozen=True)
@@ -60,17 +45,16 @@ class MapArray:
 
     def document(self, leads: Size) -> Document:
         """zarr.json of the array with this many leads."""
-        inner = [1, *(1 if dim in _SINGLE else size for dim, size in self.sizes.items())]
-        shards = sharded(inner)
-        shards["configuration"] = {**shards["configuration"], "codecs": _CODECS}
+        inner = [1, *(size if dim in _MAP else 1 for dim, size in self.sizes.items())]
+        outer = [leads, *(1 if dim == "quantile" else size for dim, size in self.sizes.items())]
         return array_document(
             (_LEAD, *self.sizes), [leads, *self.sizes.values()], self.attributes,
-            data_type="float32", fill_value="NaN", codecs=[shards], chunk=[leads, *inner[1:]],
+            data_type="float32", fill_value="NaN", codecs=[sharded(inner)], chunk=outer,
         )  # fmt: skip
 
 
 class GrowingStore:
-    """`append` each chunk of each lead in order, then `finish` once with everything else.
+    """`append` the maps of each lead in order, then `finish` once with everything else.
 
     What an earlier, unfinished writer left at `path` is removed. StoreError for a full disk.
     """
@@ -80,18 +64,15 @@ class GrowingStore:
         self._partial = path.with_name(f".{path.name}.partial")
         self._shards = path.with_name(f".{path.name}.shards")
         self._lengths: dict[Path, list[int]] = {}
+        self._maps: dict[Path, int] = {}  # in a lead
         shutil.rmtree(self._shards, ignore_errors=True)
 
     def append(self, name: str, values: NDArray[np.float32], quantile: int | None = None) -> None:
-        """Add the next lead of an array, C-contiguous: one chunk ([level,] latitude, longitude)."""
+        """Add the next lead of an array, C-contiguous ([level,] latitude, longitude)."""
         one = () if quantile is None else (quantile,)
         shard = self._shards / name / chunk_name(0, *one, *[0] * values.ndim)
-        # Blosc's own threads store its blocks in the order in which they finish.
-        numcodecs.blosc.use_threads = False
-        packed = numcodecs.blosc.compress(
-            values, b"lz4", _BLOSC["clevel"], numcodecs.blosc.BITSHUFFLE, 0, 4
-        )
-        self._extend(shard, with_crc(packed))
+        maps = values.reshape(-1, *values.shape[-2:])
+        self._extend(shard, [encode_chunk(field) for field in maps])
 
     def finish(
         self,
@@ -114,7 +95,7 @@ class GrowingStore:
             guard_product(document, template)
         with disk_errors(self.path):
             for shard, lengths in self._lengths.items():
-                self._require_every_lead(shard, lengths, leads)
+                self._require_every_lead(shard, len(lengths) // self._maps[shard], leads)
                 with shard.open("ab") as file:
                     file.write(encode_index(lengths))
             write_product(self._partial, rest, attributes)
@@ -124,16 +105,17 @@ class GrowingStore:
             write_documents(self._partial, document)
             replace_store(self._partial, self.path)
 
-    def _extend(self, shard: Path, chunk: bytes) -> None:
+    def _extend(self, shard: Path, chunks: list[bytes]) -> None:
         with disk_errors(self.path):
             if shard not in self._lengths:
                 shard.parent.mkdir(parents=True, exist_ok=True)
             with shard.open("ab") as file:
-                file.write(chunk)
-        self._lengths.setdefault(shard, []).append(len(chunk))
+                file.write(b"".join(chunks))
+        self._maps[shard] = len(chunks)
+        self._lengths.setdefault(shard, []).extend(map(len, chunks))
 
-    def _require_every_lead(self, shard: Path, lengths: list[int], leads: int) -> None:
-        if len(lengths) != leads:
+    def _require_every_lead(self, shard: Path, found: int, leads: int) -> None:
+        if found != leads:
             raise StoreError(
-                f"{shard.parent.name} has {len(lengths)} of {leads} leads", where=str(self.path)
+                f"{shard.parent.name} has {found} of {leads} leads", where=str(self.path)
             )

@@ -23,6 +23,9 @@ Fields = NDArray[np.float32]
 _ROWS = (LATITUDE.size + 1) // 2
 _BLOCK = _ROWS * LONGITUDE.size
 
+# Of a deviation, which has no large offset: 0.4 %, where 24 members know it to 15 %.
+DEVIATION_BITS = 7
+
 Comparator = tuple[int, int, bool, bool]
 
 
@@ -78,15 +81,18 @@ class MemberReduction:
 
         `sources` are one plane (member, latitude, longitude), or the two components of a wind
         whose speed is formed in each member first. `bits` rounds every statistic to that many
-        mantissa bits. A point with a value that is not finite is NaN in all of them.
+        mantissa bits, the deviation to DEVIATION_BITS. A point with a value that is not finite is
+        NaN in all of them.
         """
         for start in (0, LATITUDE.size - _ROWS):
             part = slice(start, start + _ROWS)
             self._load([source[:, part] for source in sources])
             with np.errstate(invalid="ignore", over="ignore"):
                 rows = self._statistics()
-            for target, values in zip(out[:, part], rows, strict=True):
-                round_into(target.reshape(-1), values, bits)
+            of_deviation = None if bits is None else DEVIATION_BITS
+            kept = [bits, of_deviation] + [bits] * (len(rows) - 2)
+            for target, values, own in zip(out[:, part], rows, kept, strict=True):
+                round_into(target.reshape(-1), values, own)
 
     def _compiled(self) -> tuple[list[tuple[np.ufunc, Fields, Fields, Fields]], list[Fields]]:
         """The network as calls (operation, left, right, result), and where each rank ends."""

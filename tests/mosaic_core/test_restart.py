@@ -114,3 +114,22 @@ def test_a_full_disk_costs_the_standing_and_not_the_run(
     found = folder.newest(9)
     assert found is not None
     assert found.step == 1
+
+
+def test_by_default_keeping_takes_at_most_three_percent_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes ten seconds, a standing six."""
+    now, kept = [0.0], []
+    monkeypatch.setattr("mosaic_core.restart.time.monotonic", lambda: now[0])
+    folder = RestartFolder(tmp_path / "r")
+
+    def write(standing: Standing) -> None:
+        kept.append(standing.step)
+        now[0] += 6
+
+    monkeypatch.setattr(folder, "_write", write)
+    for step in range(1, 1001):
+        now[0] += 10
+        folder.keep(standing(step))
+    assert 0.02 < 6 * len(kept) / now[0] <= 0.03

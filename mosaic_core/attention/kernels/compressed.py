@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.launching import enqueue
 
 LOG2E = 1.4426950408889634
@@ -80,6 +81,8 @@ def compressed_attention(
     """
     members, blocks, heads, head_dim = query_means.shape
     tile = 64 if blocks > 32 else 16
+    dim = max(16, triton.next_power_of_2(head_dim))
+    step_bytes = 2 * tile * dim * query_means.element_size()
     enqueue(_compressed, (triton.cdiv(blocks, tile), members * heads))(
         query_means,
         key_means,
@@ -97,8 +100,9 @@ def compressed_attention(
         heads,
         heads // key_means.shape[2],
         tile,
-        max(16, triton.next_power_of_2(head_dim)),
+        dim,
         TRITON_TYPES[out.dtype],
         "ieee",
+        num_stages=describe(out.device).stages(step_bytes, step_bytes),
     )
     return out

@@ -133,12 +133,13 @@ def portable_swiglu(
     out: Tensor,
     tile: tuple[int, int, int] = (128, 64, 64),
     warps: int = 4,
-    stages: int = 3,
+    stages: int | None = None,
 ) -> Tensor:
     """`swiglu` on any GPU; `tile` (rows, columns, depth) to `stages` change no value."""
     rows, depth = x.shape
     hidden = w13.shape[0] // 2
     row_tile, column_tile, step = tile
+    step_bytes = (row_tile + 2 * column_tile) * step * x.element_size()
     grid = (triton.cdiv(rows, row_tile) * triton.cdiv(hidden, column_tile),)
     enqueue(_swiglu, grid)(
         x,
@@ -158,6 +159,6 @@ def portable_swiglu(
         8,
         "ieee",
         num_warps=warps,
-        num_stages=stages,
+        num_stages=stages or describe(x.device).stages(step_bytes),
     )
     return out

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.attention.kernels.compressed import LOG2E
+from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.launching import enqueue
 
 FILTERED = 64  # tiles whose flags one program looks through
@@ -289,7 +290,7 @@ def fused_attention(
     suspects: Tensor | None = None,
     keys: int = 64,
     warps: int = 4,
-    stages: int = 3,
+    stages: int | None = None,
 ) -> Tensor:
     """All three branches into `out` (member, token, head, head_dim), contiguous.
 
@@ -304,6 +305,7 @@ def fused_attention(
     rows = max(16, triton.next_power_of_2(sparse_block))
     dim = max(16, triton.next_power_of_2(head_dim))
     keys = min(keys, rows)
+    wide = dim * q.element_size()
     even = rows == sparse_block and dim == head_dim
     aligned = local_block % sparse_block == 0 and sparse_block % keys == 0
     tiles = heads * blocks * members
@@ -347,6 +349,6 @@ def fused_attention(
         flags,
         at_once,
         num_warps=warps,
-        num_stages=stages,
+        num_stages=stages or describe(q.device).stages(2 * keys * wide, 2 * rows * wide),
     )
     return out

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from flows.cli import publishing
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import InputError, StoreError
+from mosaic_core.contract.errors import InputError, PublishError, StoreError
 from postprocess.publish import publish
 
 OLD = Cycle.parse("2020-01-01T00Z")
@@ -40,6 +40,17 @@ def test_catalog_lists_the_newest_first(root: Path) -> None:
     assert '"cycles"' in run(publishing.catalog, root, "--json").output
 
 
+def test_the_published_root_of_the_settings_is_the_default(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOSAIC_OPS_PUBLISHED_ROOT", str(root))
+    assert "2020-01-01T06Z" in run(publishing.catalog).output
+    assert "all as published" in run(publishing.verify_store).output
+    missing = ("2020-01-01T06Z", "--members", "1")
+    with pytest.raises(PublishError, match="without its initial state"):
+        run(publishing.rebuild, *missing)
+
+
 def test_catalog_of_nothing_says_so(tmp_path: Path) -> None:
     assert "nothing is published" in run(publishing.catalog, tmp_path).output
 
@@ -55,7 +66,7 @@ def test_catalog_rebuild_repairs_pointer_and_index(root: Path) -> None:
 
 def test_verify_store_names_what_is_wrong(root: Path) -> None:
     (root / f"cycles/{OLD.id}/run-1/forecast.zarr/latitude/c.0").write_bytes(b"x")
-    with pytest.raises(StoreError, match="1 faults"):
+    with pytest.raises(StoreError, match=r"1 of \d+ objects is not what"):
         run(publishing.verify_store, root)
     result = CliRunner().invoke(publishing.verify_store, [str(root)])
     assert f"cycles/{OLD.id}/run-1/forecast.zarr/latitude/c.0: has 1 bytes" in result.output
@@ -66,7 +77,8 @@ def test_retain_says_what_goes_and_then_does_it(root: Path) -> None:
     told = run(publishing.retain, *arguments, "--dry-run").output
     assert "announce" in told
     assert "older than 10 days" in told
-    assert "would be freed" in told
+    assert "would be freed; 2 stores of" in told
+    assert "would be announced" in told
     run(publishing.retain, *arguments)
     assert "delete" in run(publishing.retain, *arguments).output
     assert not (root / f"cycles/{OLD.id}/run-1/forecast.zarr").exists()

@@ -159,6 +159,7 @@ def test_rounding_keeps_the_bits_of_the_channel_and_no_more(fields, result, tmp_
             14,
         ),
         (rounded["10m_wind_speed_std"], result["10m_wind_speed_std"], 7),
+        (rounded["geopotential_std"], result["geopotential_std"], 7),
     )
     for found, exact, bits in pairs:
         pattern = np.ascontiguousarray(found.values).view(np.uint32) & ((1 << (23 - bits)) - 1)
@@ -167,3 +168,4 @@ def test_rounding_keeps_the_bits_of_the_channel_and_no_more(fields, result, tmp_
         assert not np.array_equal(found, exact)
     assert rounded["10m_wind_speed_std"].attrs["quantization_nsb"] == 7
     assert rounded["geopotential_mean"].attrs["quantization_nsb_by_level"] == [14, 12]
+    assert "quantization_nsb_by_level" not in rounded["geopotential_std"].attrs

@@ -55,7 +55,7 @@ def test_the_leads_come_back_joined(path):
         np.testing.assert_array_equal(found.t_mean, VALUES)
         np.testing.assert_array_equal(found.t_quantile, VALUES)
         assert found.t_quantile.dims == ("lead_time", "quantile", "latitude", "longitude")
-        assert found.t_mean.encoding["chunks"] == (1, 2, 121, 240)
+        assert found.t_mean.encoding["chunks"] == (1, 1, 121, 240)
         assert found.t_mean.encoding["shards"] == (LEADS, 2, 121, 240)
         assert set(found.coords) == set(rest().coords)
         assert found.attrs["title"] == "own"

@@ -85,9 +85,8 @@ def fake_gcs(directory: Path) -> Iterator[Server]:
     port = _free_port()
     endpoint = f"http://127.0.0.1:{port}"
     command = [
-        str(program), "-scheme", "http", "-backend", "filesystem", "-filesystem-root",
-        str(directory / "data"), "-host", "127.0.0.1", "-port", str(port),
-        "-external-url", endpoint,
+        str(program), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1",
+        "-port", str(port), "-external-url", endpoint,
     ]  # fmt: skip
     # gcsfs asks the real service for the bucket's layout unless told not to: it hangs for minutes.
     # And every new process looks for Google's metadata server.

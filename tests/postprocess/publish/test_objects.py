@@ -114,6 +114,8 @@ def test_wrong_credentials_and_missing_permission_are_told(s3: servers.Server) -
 def test_a_missing_bucket_is_told(gcs: servers.Server, s3: servers.Server) -> None:
     with gcs.environment(), pytest.raises(PublishError, match="bucket does not exist"):
         open_root("gs://nowhere/x").write("a", b"", cache=MUTABLE)
+    with s3.environment(), pytest.raises(PublishError, match="bucket does not exist"):
+        open_root("s3://nowhere/x").read("a")
     reader = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
     with s3.environment(**reader), pytest.raises(PublishError, match="s3://nowhere"):
         open_root("s3://nowhere/x").write("a", b"", cache=MUTABLE)

@@ -182,19 +182,24 @@ def test_a_damaged_manifest_counts_as_not_published(tmp_path: Path, staged: Path
     assert put(staged, str(address), now=lambda: tiny.NOON + timedelta(hours=2)).members == 2
 
 
-def test_objects_that_arrived_damaged_stop_the_publication(
-    address: str, staged: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lost", [False, True])
+def test_objects_that_arrived_damaged_or_not_at_all_stop_the_publication(
+    address: str, staged: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
-    """The store's own listing shows it (size), or the read-back does (content)."""
+    """The store's own listing shows it (absence, size), or the read-back does (content)."""
     send = publishing._send
 
     def send_then_damage(root: Any, path: str, files: Any) -> None:
         send(root, path, files)
+        if lost:
+            root.delete([f"{path}/forecast.zarr/2m_temperature/c.0.1.0.0.0"])
+            return
         key = f"{path}/forecast.zarr/zarr.json"
         root.write(key, root.read(key)[:-1] + b"!", cache=IMMUTABLE)
 
     monkeypatch.setattr(publishing, "_send", send_then_damage)
-    with pytest.raises(PublishError, match=r"differ from what was sent|reads back differently"):
+    told = r"c\.0\.1\.0\.0\.0: missing" if lost else "differ from what was|reads back differently"
+    with pytest.raises(PublishError, match=told):
         put(staged, address)
     assert read_pointer(address) is None
     monkeypatch.undo()

@@ -12,6 +12,7 @@ import realistic
 import torch
 import xarray as xr
 
+from flows.progress import LogReporter
 from flows.rebuild import parse_members, rebuild_members
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError, PublishError, StoreError
@@ -21,6 +22,7 @@ from mosaic_core.model.checkpoint import write_random_bundle
 from mosaic_core.model.config import builtin_config
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.objects.root import open_root
+from postprocess.pointer import current_manifest
 from postprocess.product_store import write_product
 from postprocess.publish import publish
 from postprocess.recipe import read_recipe
@@ -81,9 +83,15 @@ def test_a_member_is_rebuilt_to_the_bit_after_the_forecast_is_gone(
     published: Published, tmp_path: Path
 ) -> None:
     said = rebuild_members(
-        CYCLE, published.root, published.weights, "2,0", tmp_path / "again.zarr", "cpu"
+        CYCLE,
+        published.root,
+        published.weights,
+        "2,0",
+        tmp_path / "again.zarr",
+        "cpu",
+        LogReporter(),
     )
-    assert "2 members, every bit as published" in said
+    assert "2 of 3 members, every bit as published" in said
     with xr.open_zarr(tmp_path / "again.zarr", chunks=None) as dataset:
         assert dataset["number"].values.tolist() == [2, 0]
         assert dataset.attrs["cycle"] == CYCLE.label
@@ -94,7 +102,9 @@ def test_other_bits_are_told(published: Published, tmp_path: Path) -> None:
     from postprocess.recipe import differing_shards
 
     recipe = read_recipe(open_root(published.root), CYCLE)
-    rebuild_members(CYCLE, published.root, published.weights, "1", tmp_path / "a.zarr", "cpu")
+    rebuild_members(
+        CYCLE, published.root, published.weights, "1", tmp_path / "a.zarr", "cpu", LogReporter()
+    )
     assert differing_shards(recipe, (1,), tmp_path / "a.zarr") == []
     assert len(differing_shards(recipe, (2,), tmp_path / "a.zarr")) == 82
 
@@ -104,18 +114,34 @@ def test_other_weights_are_refused(published: Published, tmp_path: Path) -> None
     static = np.zeros((240, 121, 3), np.float32)
     write_random_bundle(other, builtin_config("mini"), 8, np.zeros(82), np.ones(82), static)
     with pytest.raises(ModelError, match="the cycle was made with"):
-        rebuild_members(CYCLE, published.root, other, "all", tmp_path / "x.zarr", "cpu")
+        rebuild_members(
+            CYCLE, published.root, other, "all", tmp_path / "x.zarr", "cpu", LogReporter()
+        )
     assert not (tmp_path / "x.zarr").exists()
 
 
 def test_what_cannot_be_rebuilt_is_told(published: Published, tmp_path: Path) -> None:
     arguments = (published.root, published.weights)
     with pytest.raises(InputError, match=r"members \[7\] were not part"):
-        rebuild_members(CYCLE, *arguments, "1,7", tmp_path / "x", "cpu")
+        rebuild_members(CYCLE, *arguments, "1,7", tmp_path / "x", "cpu", LogReporter())
     with pytest.raises(InputError, match="is not published"):
-        rebuild_members(CYCLE.shift(24), *arguments, "1", tmp_path / "x", "cpu")
+        rebuild_members(CYCLE.shift(24), *arguments, "1", tmp_path / "x", "cpu", LogReporter())
     with pytest.raises(PublishError, match="without its initial state"):
-        rebuild_members(CYCLE.shift(6), *arguments, "1", tmp_path / "x", "cpu")
+        rebuild_members(CYCLE.shift(6), *arguments, "1", tmp_path / "x", "cpu", LogReporter())
+
+
+def test_a_manifest_that_does_not_tell_how_the_run_was_made_is_refused(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older mosaic-ops may have written it."""
+    root = open_root(published.root)
+    manifest = current_manifest(root, CYCLE)
+    assert manifest is not None
+    told = {key: value for key, value in manifest.provenance.items() if key != "batch_size"}
+    older = manifest.model_copy(update={"provenance": told})
+    monkeypatch.setattr("postprocess.recipe.current_manifest", lambda *_: older)
+    with pytest.raises(PublishError, match="does not tell batch_size"):
+        read_recipe(root, CYCLE)
 
 
 def test_a_damaged_initial_state_is_refused(published: Published) -> None:
