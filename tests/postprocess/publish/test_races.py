@@ -97,7 +97,7 @@ def _start(staged: Path, address: str, cycle: Cycle, run_id: str) -> Callable[..
 def test_races_with_kills(address: str, tmp_path: Path) -> None:
     clients = [f"postprocess.objects.{name}" for name in ("local", "s3", "gcs")]
     _PROCESSES.set_forkserver_preload(["tiny", *clients])
-    chance = random.Random(11)
+    chance = random.Random(ROUNDS)
     reader = Reader(open_root(address))
     thread = threading.Thread(target=reader.poll)
     thread.start()
