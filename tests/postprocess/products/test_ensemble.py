@@ -169,3 +169,20 @@ def test_rounding_keeps_the_bits_of_the_channel_and_no_more(fields, result, tmp_
     assert rounded["10m_wind_speed_std"].attrs["quantization_nsb"] == 7
     assert rounded["geopotential_mean"].attrs["quantization_nsb_by_level"] == [14, 12]
     assert "quantization_nsb_by_level" not in rounded["geopotential_std"].attrs
+
+
+def test_an_error_while_packing_reaches_the_caller(fields, tmp_path, monkeypatch):
+    product = EnsembleStatistics(tmp_path / "ensemble.zarr")
+
+    def full(*_):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(product._store, "append", full)
+
+    def run():
+        product.update(step(0, fields[0]))
+        product.finish({})
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        run()
+    assert not (tmp_path / "ensemble.zarr").exists()
