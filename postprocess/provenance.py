@@ -66,7 +66,7 @@ class Provenance:
     `input_analyses` has one line per analysis: its time, source and gate verdict.
     `member_health` has one line per unhealthy member; empty when all are healthy.
     `comment` is for the reader's eyes, such as that the weights are random. `batch_size` is how
-    many members the model computed at once: with another one the last bits differ.
+    many members the network computed at once, where another number gives other last bits.
     """
 
     run_id: str

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from mosaic_core.contract.errors import MosaicOpsError
+from mosaic_core.contract.errors import DeviceError, MosaicOpsError
 
 COMMANDS = {
     "demo": ("flows.cli.run", "demo", "A whole cycle on a made-up atmosphere; needs nothing."),
@@ -102,6 +102,10 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)  # the exit code when a command asked for one
         sys.exit(code if type(code) is int else 0)
+    except DeviceError as error:
+        _tell(str(error))
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # torch aborts while it gives back what a lost GPU held
     except MosaicOpsError as error:
         _tell(str(error))
         sys.exit(error.exit_code)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mosaic_core.benchmark import random_bundle, smooth_state
+from mosaic_core.contract.errors import DeviceError
 from mosaic_core.devices import forecast_on
 from mosaic_core.model.checkpoint import load_model
 from mosaic_core.model.config import builtin_config
@@ -21,6 +22,7 @@ from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.restart import RestartFolder, Standing
 
 LOST = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -47,7 +49,8 @@ try:
     for step in forecast_on([engine], model, state, numbers=(4, 9), steps=5):
         print("step", step.step)
 except DeviceError as error:
-    print(error)
+    print(error, flush=True)
+    os._exit(error.exit_code)  # in order, the process cannot end: its GPU does not answer
 """
 
 
@@ -111,7 +114,7 @@ def test_a_gpu_that_fails_is_told_with_members_and_step(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == DeviceError.exit_code, ended.stdout + ended.stderr
     assert "step 1" in ended.stdout
     assert "step 5" not in ended.stdout
     assert "forecast step" in ended.stdout

@@ -40,7 +40,7 @@ def describe(device: torch.device) -> Device:
         return Device("cpu", (0, 0), 1, 2**18)
     found = torch.cuda.get_device_properties(device)
     capability = (found.major, found.minor)
-    shared = found.shared_memory_per_block_optin
+    shared = found.shared_memory_per_block_optin  # type: ignore[attr-defined]  # not in the stubs
     return Device(found.name, capability, found.multi_processor_count, shared)
 
 
