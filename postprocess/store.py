@@ -176,20 +176,19 @@ class ForecastWriter:
             raise StoreError("; ".join(faults), where=f"{self.path}, step {step.step}")
 
     def _unrounded(self, step: ForecastStep) -> list[str]:
-        """The first map, if any, whose equator has more bits than the spec's rounding leaves."""
+        """The first map, if any, whose equator has more bits than the spec's rounding leaves.
+
+        Members are rounded together: the first stands for all.
+        """
         bits = mantissa_bits(self.spec.rounding)
         if bits is None:
             return []
-        equator = step.fields[:, :, MAP_SHAPE[0] // 2]
+        equator = step.fields[0, :, MAP_SHAPE[0] // 2]
         dropped = np.array([(1 << (MANTISSA_BITS - kept)) - 1 for kept in bits], dtype=np.uint32)
         left = (equator.view(np.uint32) & dropped[:, None]).astype(bool) & np.isfinite(equator)
-        places = np.argwhere(left.any(axis=2))
-        if not len(places):
-            return []
-        member, place = places[0]
         return [
-            f"member {step.numbers[member]} {step.channels[place]} is not rounded to "
-            f"{bits[place]} bits"
+            f"{step.channels[place]} is not rounded to {bits[place]} bits"
+            for place in np.flatnonzero(left.any(axis=1))[:1]
         ]
 
     def _check_order(self, step: int) -> None:
