@@ -2,7 +2,8 @@
 
 What the fixtures need is imported in them: kernels are tested on machines without the rest.
 Without a GPU, kernels run through Triton's interpreter. That is decided when a kernel module is
-first imported, whichever test does so: hence here.
+first imported, whichever test does so: hence here. So it is with gcsfs, which else asks Google for
+the layout of a test server's bucket.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def test_a_damaged_forecast_is_told_and_the_others_are_scored(root: ObjectRoot) 
     scored = score_analysis(root, VALID, analysis)
     assert scored.forecasts == (SECOND,)
     assert FIRST.label in scored.faults[0]
-    assert "metadata" in scored.faults[0]
+    assert "digest" in scored.faults[0]
 
 
 def test_two_that_score_at_once_lose_nothing(root: ObjectRoot) -> None:
