@@ -187,7 +187,7 @@ def _sizes(manifest: Manifest) -> str:
 
 
 def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.2g} kB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def picture(name: str, content: bytes, frame: Frame) -> str:
