@@ -24,6 +24,7 @@ from mosaic_core.attention.kernels.norms import normed_sum, row_scale, scaled_si
 from mosaic_core.attention.kernels.products import product, wide_product
 from mosaic_core.attention.kernels.projection import project
 from mosaic_core.attention.kernels.residual import add_product
+from mosaic_core.attention.kernels.tuning import ensure_tuned
 from mosaic_core.contract.errors import ModelError
 from mosaic_core.model.config import LevelConfig, ModelConfig
 from mosaic_core.model.fast_weights import (
@@ -134,6 +135,7 @@ class FastEngine:
 
     def _record(self) -> Callable[[], None]:
         """Compile and warm up outside the graph, then record one step."""
+        ensure_tuned(self.device)
         with only_compiling():
             self.compute()
         stream = torch.cuda.Stream(self.device)

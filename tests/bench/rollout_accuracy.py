@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from flows.provenance import code_version
 from mosaic_core.attention import library, reference
 from mosaic_core.attention.kernels import attention
 from mosaic_core.benchmark import device_name, smooth_state, versions
@@ -174,10 +175,13 @@ def measure(variant: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variant", choices=["era5", "hres"])
-    report = measure(parser.parse_args().variant)
+    parser.add_argument("--commit", default="", help="of the code; by default asked of git")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    report = measure(chosen.variant) | {"commit": chosen.commit or code_version()}
     for name in ("engine_forced", "published_forced", "engine_free", "listed_blocks_equal"):
         print(f"{name:20} {report[name]}")
-    path = RESULTS / f"rollout_accuracy_{report['variant']}.json"
+    path = chosen.results / f"rollout_accuracy_{report['variant']}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 

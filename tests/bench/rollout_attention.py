@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from typing import Any
 import torch
 import triton
 
+from flows.provenance import code_version
 from mosaic_core.attention.kernels import attention
 from mosaic_core.attention.kernels.attention import Scratch, Sizes
 from mosaic_core.model.config import LevelConfig, builtin_config
 from mosaic_core.model.fast_cost import level_attention
 
-RESULTS = Path(__file__).parent / "results" / "rollout_attention.json"
+RESULTS = Path(__file__).parent / "results"
 MEMBERS = 4
 RUNS = 5
 
@@ -73,17 +73,17 @@ def _time(work: Callable[[], None], seconds: float = 0.3) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--commit", default="", help="of the code; by default asked of git")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
     torch.manual_seed(0)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     levels = [measure(level) for level in builtin_config("era5").levels]
     report = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
-        "commit": commit.stdout.strip(),
+        "commit": chosen.commit or code_version(),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "levels": levels,
     }
@@ -91,7 +91,8 @@ def main() -> None:
     for level in levels:
         ms, rate = level["ms_per_member_and_layer"], level["tflops"]
         print(f"nside {level['nside']:3}  {ms:7.3f} ms  {rate:6.1f} TFLOP/s")
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    path = chosen.results / "rollout_attention.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

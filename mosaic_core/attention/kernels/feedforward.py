@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels import choices
+from mosaic_core.attention.kernels.choices import Choice
 from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.eight_bit import quantize_hidden, widened_weight
 from mosaic_core.attention.kernels.launching import enqueue
@@ -131,14 +133,14 @@ def portable_swiglu(
     *,
     tokens: int,
     out: Tensor,
-    tile: tuple[int, int, int] = (128, 64, 64),
-    warps: int = 4,
-    stages: int | None = None,
+    choice: Choice | None = None,
 ) -> Tensor:
-    """`swiglu` on any GPU; `tile` (rows, columns, depth) to `stages` change no value."""
+    """`swiglu` on any GPU, in tiles of `choice` (default: what suits the GPU)."""
     rows, depth = x.shape
     hidden = w13.shape[0] // 2
-    row_tile, column_tile, step = tile
+    gpu = describe(x.device)
+    choice = choice or choices.choice(gpu, "swiglu")
+    row_tile, column_tile, step = choice.tile
     step_bytes = (row_tile + 2 * column_tile) * step * x.element_size()
     grid = (triton.cdiv(rows, row_tile) * triton.cdiv(hidden, column_tile),)
     enqueue(_swiglu, grid)(
@@ -158,7 +160,7 @@ def portable_swiglu(
         step,
         8,
         "ieee",
-        num_warps=warps,
-        num_stages=stages or describe(x.device).stages(step_bytes),
+        num_warps=choice.warps,
+        num_stages=choice.stages or gpu.stages(step_bytes),
     )
     return out

@@ -10,10 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mosaic_core.attention.kernels import choices
+from mosaic_core.attention.kernels.choices import Choice
 from mosaic_core.attention.kernels.compressed import LOG2E
 from mosaic_core.attention.kernels.devices import describe
 from mosaic_core.attention.kernels.launching import enqueue
 
+KEYS_AT_ONCE = 64
 FILTERED = 64  # tiles whose flags one program looks through
 
 
@@ -288,9 +291,7 @@ def fused_attention(
     sparse_block: int,
     out: Tensor,
     suspects: Tensor | None = None,
-    keys: int = 64,
-    warps: int = 4,
-    stages: int | None = None,
+    choice: Choice | None = None,
 ) -> Tensor:
     """All three branches into `out` (member, token, head, head_dim), contiguous.
 
@@ -298,13 +299,15 @@ def fused_attention(
     be views with any strides but the last, 1. `block_out` (member, block, heads, head_dim) is the
     compressed branch, `selection` (member, kv_heads, block, listed) int32, each index in range.
     With `suspects` (member x kv_head x block x head of a group, flags) int8 only tiles with a flag
-    are computed. `keys` to `stages` tune the tile and change no value beyond rounding.
+    are computed. `choice` (default: what suits the GPU) gives warps and stages.
     """
+    gpu = describe(q.device)
+    choice = choice or choices.choice(gpu, "attention")
     members, tokens, heads, head_dim = q.shape
     kv_heads, blocks = k.shape[2], tokens // sparse_block
     rows = max(16, triton.next_power_of_2(sparse_block))
     dim = max(16, triton.next_power_of_2(head_dim))
-    keys = min(keys, rows)
+    keys = min(KEYS_AT_ONCE, rows)
     wide = dim * q.element_size()
     even = rows == sparse_block and dim == head_dim
     aligned = local_block % sparse_block == 0 and sparse_block % keys == 0
@@ -348,7 +351,7 @@ def fused_attention(
         "ieee",
         flags,
         at_once,
-        num_warps=warps,
-        num_stages=stages or describe(q.device).stages(2 * keys * wide, 2 * rows * wide),
+        num_warps=choice.warps,
+        num_stages=choice.stages or gpu.stages(2 * keys * wide, 2 * rows * wide),
     )
     return out

@@ -158,6 +158,7 @@ def test_a_product_joins_the_residual_and_its_norm_is_known(device: torch.device
 
 @pytest.mark.parametrize("hidden", [40, 256])
 def test_swiglu(hidden: int, device: torch.device) -> None:
+    from mosaic_core.attention.kernels.choices import Choice
     from mosaic_core.attention.kernels.feedforward import interleave, portable_swiglu
 
     members, tokens, dim = 2, 20, 24
@@ -171,7 +172,7 @@ def test_swiglu(hidden: int, device: torch.device) -> None:
         bias.to(device)[:, :hidden],
         tokens=tokens,
         out=out,
-        tile=(16, 16, 16),
+        choice=Choice(tile=(16, 16, 16)),
     )
     gate, value = ((x * scale[:, None]) @ w13.T).chunk(2, dim=-1)
     shifted = gate + bias[:, :hidden].repeat_interleave(tokens, dim=0)
