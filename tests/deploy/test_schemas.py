@@ -6,6 +6,7 @@ check that always runs.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -82,6 +83,82 @@ def test_docker_compose_itself_reads_it(tmp_path: Path) -> None:
     assert wanted == set(secrets), "variables that the page on compose must name"
     example = (DEPLOY / "environment.example").read_text()
     assert all(re.search(rf"^{name}=", example, re.M) for name in wanted)
+
+
+WRITTEN = ("MOSAIC_OPS_DATA_ROOT", "PREFECT_HOME", "TRITON_CACHE_DIR")
+
+
+def image_environment(target: str) -> dict[str, str]:
+    """What the container file sets for an image: of the base, then of its own stage."""
+    found: dict[str, str] = {}
+    text = re.sub(r"\\\n\s*", " ", (DEPLOY / "Containerfile").read_text())
+    for stage in re.split(r"^FROM ", text, flags=re.M)[1:]:
+        if stage.splitlines()[0].endswith((" AS base", f" AS {target}")):
+            for line in re.findall(r"^ENV (.*)$", stage, re.M):
+                found |= dict(word.split("=", 1) for word in line.split())
+    return found
+
+
+def filled_in(source: Path, folder: Path) -> dict[str, Any]:
+    """Our services as docker compose reads `source` when its header is followed."""
+    shutil.copy(source, folder / "compose.yaml")
+    example = (DEPLOY / "environment.example").read_text()
+    secrets = {"POSTGRES_PASSWORD": "secret", "PREFECT_SERVER_API_AUTH_STRING": "u:p"}
+    for name, value in secrets.items():
+        example = example.replace(f"\n{name}=\n", f"\n{name}={value}\n")
+    (folder / ".env").write_text(example)
+    words = ("docker-compose", "-f", folder / "compose.yaml", "config", "--format", "json")
+    tool = Path(sys.executable).with_name(words[0])
+    done = subprocess.run([tool, *words[1:]], capture_output=True, text=True, check=True)
+    services: dict[str, Any] = json.loads(done.stdout)["services"]
+    return {name: each for name, each in services.items() if "mosaic-ops" in each["image"]}
+
+
+def compose_misplacements(services: dict[str, Any]) -> list[str]:
+    """Folders of the effective environment that are on no volume; who knows the database."""
+    faults = []
+    for name, service in services.items():
+        known = image_environment(service["image"][-3:]) | service["environment"]
+        kept = {each["target"] for each in service.get("volumes", ())} | {"/data"}  # VOLUME /data
+        for variable in WRITTEN:
+            folder = Path(known.get(variable, "/data"))
+            if not any(folder.is_relative_to(each) for each in kept):
+                faults.append(f"{name}: {variable}={folder}")
+        if name != "server" and "secret" in known.values():
+            faults.append(f"{name}: password of the database")
+    return faults
+
+
+def test_services_write_to_volumes_and_do_not_know_the_database(tmp_path: Path) -> None:
+    good = DEPLOY / "compose.yaml"
+    services = filled_in(good, tmp_path)
+    assert {"server", "deployments", "worker-cpu", "worker-gpu", "deadman"} == set(services)
+    assert not compose_misplacements(services)
+    worse = changed(good, tmp_path / "worse.yaml", "DATA_ROOT: /data/mosaic", "ALERTS: none")
+    worse = changed(worse, tmp_path / "worst.yaml", 'POSTGRES_PASSWORD: ""', "A: b")
+    faults = compose_misplacements(filled_in(worse, tmp_path))
+    assert "deadman: MOSAIC_OPS_DATA_ROOT=/var/lib/mosaic-ops" in faults
+    assert "worker-gpu: password of the database" in faults
+
+
+def test_pods_write_to_volumes() -> None:
+    settings = next(m["data"] for _, m in manifests() if m["kind"] == "ConfigMap")
+    for _, manifest in manifests():
+        if manifest["kind"] == "Deployment":
+            pod = manifest["spec"]["template"]["spec"]["containers"][0]
+            kept = {mount["mountPath"] for mount in pod["volumeMounts"]}
+            used = WRITTEN if "worker" in manifest["metadata"]["name"] else ("PREFECT_HOME",)
+            for variable in used:
+                assert any(Path(settings[variable]).is_relative_to(each) for each in kept), variable
+
+
+def test_the_weights_are_one_command() -> None:
+    compose = (DEPLOY / "compose.yaml").read_text()
+    fetch = re.search(r"^#   docker compose (.*) worker-gpu weights fetch hres$", compose, re.M)
+    assert fetch
+    assert {"run", "--rm", "--no-deps"} <= set(fetch[1].split())
+    kustomization = (DEPLOY / "kubernetes" / "kustomization.yaml").read_text()
+    assert "exec deploy/worker-cpu -- mosaic-ops weights fetch hres" in kustomization
 
 
 def manifests() -> list[tuple[str, dict[str, Any]]]:
