@@ -112,6 +112,9 @@ class Settings(BaseModel):
     alert_webhook_file: Path | None = Field(
         None, description="file that holds that address, for secrets mounted as files"
     )
+    gpu_command: str = Field(
+        "mosaic-ops", description="how `mosaic-ops` is typed for the GPU machine: stands in alerts"
+    )
     minimum_free_gb: float = Field(
         20.0, ge=0, description="free space in the data root below which an alert is raised"
     )

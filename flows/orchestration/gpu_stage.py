@@ -75,7 +75,8 @@ def _elsewhere(
     raise ModelError(
         f"{settings.attempts} rollout runs failed, the last one: {failure}",
         where=f"cycle {cycle}",
-        remedy="mosaic-ops canary on the GPU machine, then mosaic-ops run",
+        remedy=f"on the GPU machine: {settings.gpu_command} canary, then "
+        f"{settings.gpu_command} run {cycle}",
     )
 
 

@@ -105,7 +105,7 @@ def tell(verdict: Verdict, settings: Settings, now: dt.datetime) -> None:
         subject=host,
         stage="rollout",
         cause=verdict.summary,
-        command="mosaic-ops canary",
+        command=f"{settings.gpu_command} canary",
     )
     current = [] if verdict.is_fit else [unfit]
     update_alerts(current, settings.alerts, now, sender(settings), [CANARY], host)

@@ -55,7 +55,7 @@ def conditions(seen: Seen, settings: Settings, now: dt.datetime) -> Iterator[Ale
 
 def _unpublished(row: Row, given_up: bool, settings: Settings, now: dt.datetime) -> Iterator[Alert]:
     cycle, failure = row.cycle.label, row.failure
-    command = f"mosaic-ops run {cycle}"
+    command = f"{settings.gpu_command} run {cycle}"
     cause = " ".join((failure.reason or "").split()) if failure else "no stage has failed"
     stage = failure.stage if failure else None
     if given_up:
@@ -89,7 +89,7 @@ def _missing_members(row: Row, settings: Settings) -> Iterator[Alert]:
             subject=row.cycle.label,
             stage="rollout",
             cause=f"{manifest.members} of {settings.members} members are published",
-            command="mosaic-ops canary",
+            command=f"{settings.gpu_command} canary",
         )
 
 

@@ -247,6 +247,43 @@ def test_the_database_is_saved_and_brought_back_as_the_runbook_says(tmp_path: Pa
     assert done.stdout.strip() == "1"
 
 
+COMPUTE = {"run", "canary", "rebuild"}
+
+
+def in_containers(text: str) -> list[tuple[str, list[str]]]:
+    """Container and words of every `docker compose run`, `exec` and `kubectl exec`."""
+    found = re.findall(r"compose\.yaml run [-\w ]*?(worker-\w+) ([^`\n]+)", text)
+    found += re.findall(r"compose\.yaml exec (\S+) mosaic-ops ([^`\n]+)", text)
+    found += re.findall(r"kubectl -n mosaic-ops exec deploy/(\S+) -- mosaic-ops ([^`\n]+)", text)
+    return [(container, shlex.split(words)) for container, words in found]
+
+
+def test_what_computes_is_typed_into_the_container_with_the_gpu() -> None:
+    found = in_containers((DEPLOY / "runbook.md").read_text())
+    assert len(found) >= 5
+    for container, words in found:
+        assert container in dict(pods())
+        check_command(words)
+        assert (container == "worker-gpu") == (words[0] in COMPUTE), words
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    config = next(each for each in manifests() if each["kind"] == "ConfigMap")["data"]
+    for environment in (compose["worker-cpu"]["environment"], config):
+        typed = environment["MOSAIC_OPS_GPU_COMMAND"] + " run 2026-11-23T00Z"
+        assert in_containers(typed) == [("worker-gpu", ["run", "2026-11-23T00Z"])]
+
+
+def test_the_idle_pod_of_the_runbook_sleeps_with_the_gpu() -> None:
+    text = next(block for block in blocks_of_the_runbook() if "kubectl" in block)
+    patch = yaml.safe_load(shlex.split(text.splitlines()[0])[-1])
+    (idle,) = patch["spec"]["template"]["spec"]["containers"]
+    (worker,) = dict(pods())["worker-gpu"]["containers"]
+    assert idle["name"] == worker["name"], "the key by which Kubernetes merges"
+    merged = worker | idle
+    assert (merged["command"], merged["args"]) == (["sleep"], ["3600"])
+    assert merged["livenessProbe"] is None
+    assert merged["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
 def test_every_command_of_the_runbook_exists() -> None:
     text = (DEPLOY / "runbook.md").read_text()
     quoted = re.findall(r"`(?:\S*/)?mosaic-ops ([^`]+)`", text)

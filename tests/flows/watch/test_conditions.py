@@ -56,6 +56,21 @@ def test_a_given_up_cycle_is_told_with_its_stage_and_reason(tmp_path: Path) -> N
     assert not told(tmp_path, row(NEWEST, "failed", failed))
 
 
+def test_an_alert_names_the_container_where_its_command_belongs(tmp_path: Path) -> None:
+    there = "docker compose run --rm worker-gpu"
+    publish(settings(tmp_path).published, NEWEST, members=3)
+    refused = receipt(NEWEST.shift(-6), "gate", 6.9, 9, status="failed", reason="why")
+    alerts = told(
+        tmp_path,
+        row(NEWEST, "published"),
+        row(NEWEST.shift(-6), "failed", refused),
+        gpu_command=there,
+    )
+    assert alerts["members"].command == f"{there} canary"
+    assert alerts["refused"].command == f"{there} run 2026-11-22T18Z"
+    assert alerts["late"].command == "mosaic-ops status"
+
+
 @pytest.mark.parametrize(("stage", "kind"), [("wait", "source"), ("gate", "refused")])
 def test_a_stale_source_and_a_refused_analysis_have_their_own_kind(
     stage: str, kind: str, tmp_path: Path
