@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import stages
 from flows.forecast import fetch_ahead, forecast_cycle, ingest_analysis
-from flows.plan import Need, Plan
+from flows.plan import Need, Plan, hindrance
 from flows.progress import LogReporter, Reporter
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
@@ -117,13 +117,16 @@ def run_here(
 def failed_histories(
     cycles: Sequence[Cycle], failures: dict[Cycle, str], settings: Settings
 ) -> dict[Cycle, str]:
-    """The cycles that cannot run because an analysis of theirs failed, with its reason."""
-    return {
-        cycle: f"analysis {analysis}: {failures[analysis]}"
-        for cycle in cycles
-        for analysis in stages.history(cycle, settings)
-        if analysis in failures
-    }
+    """The cycles that cannot run because analyses of theirs failed, with the reason of one.
+
+    Those that a stand-in may save are left to try.
+    """
+    found = {}
+    for cycle in cycles:
+        gaps = [each for each in stages.history(cycle, settings) if each in failures]
+        if analysis := hindrance(cycle, gaps, settings.forecast_fills):
+            found[cycle] = f"analysis {analysis}: {failures[analysis]}"
+    return found
 
 
 def summary_lines(plan: Plan, failures: dict[Cycle, str]) -> list[str]:

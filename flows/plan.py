@@ -7,7 +7,7 @@ stopped: published cycles and archived analyses are not planned again.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from flows import stages
@@ -20,37 +20,41 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 
 LIMIT_CYCLES = 4 * 366
+STAND_IN = "6-h forecast"
 
 
 @dataclass(frozen=True)
 class Need:
-    """An analysis that cycles of the plan start from. `origin`: the archive or a mirror's name;
-    None when nothing has it, then `why` says what each mirror lacks."""
+    """An analysis that cycles of the plan start from. `origin`: the archive, a mirror's name, or
+    STAND_IN for the forecast kept in its place; None when nothing has it. `why` says then what
+    each mirror lacks."""
 
     analysis: Cycle
     origin: str | None
     why: str = ""
 
     @property
-    def is_archived(self) -> bool:
+    def is_held(self) -> bool:
         """Nothing is to be fetched."""
-        return self.origin == "archive"
+        return self.origin in {"archive", STAND_IN}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a backfill will do. `holes` are cycles that cannot be run, with the reason."""
+    """What a backfill will do. `holes` are cycles that cannot be run, with the reason;
+    `stand_ins` are those that start from forecasts in the place of the analyses named."""
 
     cycles: tuple[Cycle, ...]
     published: tuple[Cycle, ...]
     holes: dict[Cycle, str]
+    stand_ins: dict[Cycle, tuple[Cycle, ...]]
     needs: tuple[Need, ...]
     costs: Costs
 
     @property
     def to_fetch(self) -> tuple[Need, ...]:
         """Analyses to fetch, each once however many cycles share it, oldest first."""
-        return tuple(need for need in self.needs if not need.is_archived)
+        return tuple(need for need in self.needs if not need.is_held)
 
     @property
     def fetch_bytes(self) -> float:
@@ -98,20 +102,29 @@ def make_plan(cycles: Sequence[Cycle], settings: Settings, now: dt.datetime) -> 
     histories = {cycle: stages.history(cycle, settings) for cycle in wanted}
     needed = sorted({analysis for history in histories.values() for analysis in history})
     missing = {each for cycle in wanted for each in stages.missing_analyses(cycle, settings)}
-    found = {analysis: _need(analysis, missing, settings, now) for analysis in needed}
-    holes = dict(_holes(histories, found))
+    fills = stages.held_fills(settings)
+    found = {each: _need(each, missing, fills, settings, now) for each in needed}
+    holes = dict(_holes(histories, found, settings.forecast_fills))
     runnable = tuple(cycle for cycle in wanted if cycle not in holes)
     used = sorted({analysis for cycle in runnable for analysis in histories[cycle]})
+    stand_ins = {cycle: _stood_in_for(histories[cycle], found) for cycle in runnable}
     return Plan(
         cycles=runnable,
         published=tuple(sorted(done)),
         holes=holes,
+        stand_ins={cycle: slots for cycle, slots in stand_ins.items() if slots},
         needs=tuple(found[analysis] for analysis in used),
         costs=costs(settings),
     )
 
 
-def _need(analysis: Cycle, missing: set[Cycle], settings: Settings, now: dt.datetime) -> Need:
+def _need(
+    analysis: Cycle,
+    missing: set[Cycle],
+    fills: Collection[Cycle],
+    settings: Settings,
+    now: dt.datetime,
+) -> Need:
     if analysis not in missing:
         return Need(analysis, "archive")
     refusals = []
@@ -120,7 +133,7 @@ def _need(analysis: Cycle, missing: set[Cycle], settings: Settings, now: dt.date
         if refusal is None:
             return Need(analysis, name)
         refusals.append(f"{name}: {refusal}")
-    return Need(analysis, None, "; ".join(refusals))
+    return Need(analysis, STAND_IN if analysis in fills else None, "; ".join(refusals))
 
 
 def _refusal(analysis: Cycle, source: Source, now: dt.datetime) -> str | None:
@@ -136,12 +149,28 @@ def _refusal(analysis: Cycle, source: Source, now: dt.datetime) -> str | None:
 
 
 def _holes(
-    histories: dict[Cycle, tuple[Cycle, ...]], found: dict[Cycle, Need]
+    histories: dict[Cycle, tuple[Cycle, ...]], found: dict[Cycle, Need], forecast_fills: int
 ) -> Iterator[tuple[Cycle, str]]:
+    """Cycles that lack an analysis nothing stands in for. A mirror whose time for an analysis is
+    over has no forecast valid then either: only what is kept already can stand in."""
     for cycle, history in histories.items():
-        missing = [found[analysis] for analysis in history if found[analysis].origin is None]
-        if missing:
-            yield cycle, f"no source has the analysis of {missing[0].analysis} ({missing[0].why})"
+        lacking = {each for each in history if found[each].origin is None}
+        gaps = [each for each in history if found[each].why]
+        blocking = hindrance(cycle, gaps, forecast_fills) or next(iter(sorted(lacking)), None)
+        if blocking:
+            yield cycle, f"no source has the analysis of {blocking} ({found[blocking].why})"
+
+
+def hindrance(cycle: Cycle, gaps: Sequence[Cycle], forecast_fills: int) -> Cycle | None:
+    """Which of the analyses that are not to be had keeps `cycle` from starting, as in
+    `obtain_history`: the newest has no stand-in, of the others `forecast_fills` may have one."""
+    if cycle in gaps:
+        return cycle
+    return gaps[0] if len(gaps) > forecast_fills else None
+
+
+def _stood_in_for(history: Sequence[Cycle], found: dict[Cycle, Need]) -> tuple[Cycle, ...]:
+    return tuple(each for each in history if found[each].origin == STAND_IN)
 
 
 def refuse_nothing_but_holes(plan: Plan) -> None:
@@ -170,6 +199,10 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{len(plan.to_fetch)} to fetch, {plan.fetch_bytes / 1e9:.2f} GB ({origin('fetch')})",
         f"{duration(plan.gpu_seconds)} of GPU ({origin('gpu')})",
         f"{plan.stored_bytes / 1e9:.2f} GB to store ({origin('stored')})",
+    ]
+    lines += [
+        f"{cycle} starts from the {STAND_IN} for {', '.join(map(str, slots))}"
+        for cycle, slots in plan.stand_ins.items()
     ]
     return lines + [f"hole {cycle}: {why}" for cycle, why in plan.holes.items()]
 

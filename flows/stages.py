@@ -51,6 +51,11 @@ def missing_analyses(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
     return tuple(needed for needed in history(cycle, settings) if needed not in held)
 
 
+def held_fills(settings: Settings) -> frozenset[Cycle]:
+    """The times for which a 6-h forecast that may stand in for the analysis is kept."""
+    return frozenset(map(Cycle.from_datetime64, archived_times(settings.fills)))
+
+
 def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
     """The analyses this cycle starts from, oldest first."""
     variant = settings.model_variant

@@ -154,7 +154,50 @@ def test_again_does_nothing_again(settings: Settings) -> None:
     assert toy_stages.ledger(settings) == done
 
 
+def test_a_stand_in_saves_the_cycles_after_a_bad_analysis(settings: Settings) -> None:
+    """What a live run would publish, a backfill publishes too."""
+    offer(settings, 8)
+    bad = FIRST.shift(6)
+    toy_stages.offer(settings, bad, fault="not GRIB")
+    toy_stages.offer_forecast(settings, bad)
+    failures = run(settings, 8)
+    assert set(failures) == {bad}, "the newest analysis is never stood in for"
+    assert set(work(settings, "publish")) == {cycle.id for cycle in cycles(8)} - {bad.id}
+    worse = bad.shift(6)
+    gaps = dict.fromkeys((bad, worse), "not GRIB")
+    stopped = backfill.failed_histories(cycles(8), gaps, settings)
+    assert set(stopped) == {bad, worse, worse.shift(6), worse.shift(12)}
+    none = settings.model_copy(update={"forecast_fills": 0})
+    assert len(backfill.failed_histories(cycles(8), gaps, none)) == 5
+
+
+def test_a_plan_says_which_cycles_start_from_a_stand_in(settings: Settings) -> None:
+    """A kept forecast bridges one analysis that no mirror has any more, not the newest, not two."""
+    offer(settings, 8)
+    assert not run(settings, 8)
+    gone = cycles(8)[2:4]
+    late = settings.model_copy(update={"mirrors": ("ecmwf",)})
+    for each in gone:
+        (settings.archive / f"{each.id}.json").unlink()
+    toy_stages.offer_forecast(settings, gone[0])
+    toy_stages.fill(gone[0], settings, LogReporter())
+    again = late.model_copy(update={"published_root": str(settings.data_root / "other")})
+    plan = planning.make_plan(cycles(8), again, NOW)
+    assert set(plan.holes) == {*gone, *cycles(8)[4:7]}, "of two missing, one is not kept"
+    toy_stages.offer(settings, gone[1])
+    (settings.archive / f"{gone[1].id}.json").write_text("{}")
+    plan = planning.make_plan(cycles(8), again, NOW)
+    assert set(plan.holes) == {gone[0]}
+    assert set(plan.stand_ins) == set(cycles(8)[3:6])
+    assert not plan.to_fetch
+    lines = planning.plan_lines(plan)
+    assert f"{cycles(8)[3]} starts from the 6-h forecast for {gone[0]}" in lines
+    none = again.model_copy(update={"forecast_fills": 0})
+    assert len(planning.make_plan(cycles(8), none, NOW).holes) == 4
+
+
 def test_a_bad_analysis_stops_only_the_cycles_that_need_it(settings: Settings) -> None:
+    settings = settings.model_copy(update={"forecast_fills": 0})
     offer(settings, 8)
     bad = FIRST.shift(6)
     toy_stages.offer(settings, bad, fault="not GRIB")

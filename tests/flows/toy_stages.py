@@ -97,9 +97,29 @@ def archive(cycle: Cycle, manifest: Path, settings: Settings, report: Reporter) 
 
 
 def fill(cycle: Cycle, settings: Settings, report: Reporter) -> str:
-    """No mirror of the toys has forecasts."""
+    """Keep the 6-h forecast valid at `cycle`, if `offer_forecast` put it on the mirror."""
     with recorded("fill", cycle, settings.receipts, report, f"fill {cycle}"):
-        raise SourceError("no mirror has the 6-h forecast", where=f"cycle {cycle}")
+        kept = settings.fills / f"{cycle.id}.json"
+        if not kept.exists() and not _forecast_of(cycle, settings).exists():
+            raise SourceError("no mirror has the 6-h forecast", where=f"cycle {cycle}")
+        write_json_atomic(kept, {"stands in for": cycle.id})
+        note(settings, f"fill {cycle.id}")
+    return "toy"
+
+
+def offer_forecast(settings: Settings, cycle: Cycle) -> None:
+    """Put the 6-h forecast that is valid at `cycle` on the mirror."""
+    _forecast_of(cycle, settings).parent.mkdir(parents=True, exist_ok=True)
+    _forecast_of(cycle, settings).touch()
+
+
+def _forecast_of(cycle: Cycle, settings: Settings) -> Path:
+    return settings.data_root / "mirror" / f"{cycle.id}-step6"
+
+
+def held_fills(settings: Settings) -> frozenset[Cycle]:
+    """The times for which a stand-in is kept."""
+    return frozenset(Cycle.parse(path.stem) for path in settings.fills.glob("*.json"))
 
 
 def missing_analyses(cycle: Cycle, settings: Settings) -> list[Cycle]:
