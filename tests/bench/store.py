@@ -1,6 +1,6 @@
 """Writing a forecast: our writer, plain to_zarr, zarr without shards, and the codec alone.
 
-    python tests/bench/store.py [--members N] [--leads N] [--repeat N]
+    python tests/bench/store.py [--members N] [--leads N] [--repeat N] [--folder DIR]
 
 Fields have the spectra of real analyses (tests/postprocess/store/realistic.py). Every way writes
 the same float32 fields in this one run, in turn, N times; the table has medians. Wall and CPU
@@ -55,7 +55,8 @@ from postprocess.rounding import mantissa_bits  # noqa: E402
 from postprocess.shards import BLOCK_BYTES, COMPRESSION_LEVEL, encode_chunk  # noqa: E402
 from postprocess.store import ForecastWriter  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "store.json"
+RESULTS = Path(__file__).parent / "results"
+PAUSE_S = 6.0
 PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "google-crc32c", "zarrs")
 CODEC, OURS, PLAIN = "codec alone", "our writer", "to_zarr, defaults"
 ZARRS = "zarrs.ZarrsCodecPipeline"
@@ -178,9 +179,10 @@ def codec_alone(fields: list[np.ndarray], folder: Path) -> float:
     return 0.0
 
 
-def once(work: Callable[[Path], float]) -> tuple[float, float, float, int]:
+def once(work: Callable[[Path], float], parent: Path) -> tuple[float, float, float, int]:
     """Wall and CPU seconds, seconds of syncing, and bytes stored of one run in a fresh folder."""
-    folder = Path(tempfile.mkdtemp(prefix="mosaic-bench-"))
+    time.sleep(PAUSE_S)
+    folder = Path(tempfile.mkdtemp(prefix="mosaic-bench-", dir=parent))
     os.sync()
     started, cpu = time.perf_counter(), time.process_time()
     synced = work(folder)
@@ -192,7 +194,13 @@ def once(work: Callable[[Path], float]) -> tuple[float, float, float, int]:
     return found
 
 
-def measure(members: int, leads: int, repeat: int) -> list[Timing]:
+def file_system(folder: Path) -> str:
+    """Its kind."""
+    asked = ["stat", "--file-system", "--format=%T", str(folder)]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def measure(members: int, leads: int, repeat: int, parent: Path) -> list[Timing]:
     """Medians of every way, taken in turn so that the machine's moods meet all of them."""
     made = make_fields(members)
     fields = ready_fields(made, leads)
@@ -219,7 +227,7 @@ def measure(members: int, leads: int, repeat: int) -> list[Timing]:
     runs = {name: [] for name in ways}
     for _ in range(repeat):
         for name, (work, _) in ways.items():
-            runs[name].append(once(work))
+            runs[name].append(once(work, parent))
     lead_mb = fields[0].nbytes / 1e6
     return [
         Timing(
@@ -238,9 +246,11 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--leads", type=int, default=41)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--name", default="store", help="of the file of results")
     chosen = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    found = measure(chosen.members, chosen.leads, chosen.repeat)
+    found = measure(chosen.members, chosen.leads, chosen.repeat, chosen.folder)
     by_name = {timing.name: timing for timing in found}
     ours, plain, codec = by_name[OURS], by_name[PLAIN], by_name[CODEC]
     maps = chosen.members * chosen.leads * len(CHANNELS)
@@ -263,7 +273,6 @@ def main() -> None:
         )
     for name, value in summary.items():
         print(f"{name:32} {value:8.3f}")
-    RESULTS.parent.mkdir(exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     document = {
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -271,13 +280,14 @@ def main() -> None:
         "device": f"{platform.processor() or platform.machine()}, {cores} cores",
         "load": os.getloadavg(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "file_system": file_system(chosen.folder),
         "members": chosen.members,
         "leads": chosen.leads,
         "zarr": zarr.config.get("codec_pipeline.path"),
         "timings": [asdict(timing) for timing in found],
         "summary": summary,
     }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    (RESULTS / f"{chosen.name}.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":
