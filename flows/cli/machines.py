@@ -25,12 +25,14 @@ DEPLOYMENTS = SOURCES if SOURCES.exists() else INSTALLED
     type=click.Choice(["process", "docker", "kubernetes"]),
     help="How workers start a run.",
 )
-@click.option("--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs in all.")
+@click.option(
+    "--gpus", type=click.IntRange(1), help="GPUs in all; by default as many as before, at first 1."
+)
 @click.option("--alert-block", help="Notification block TYPE/NAME for Prefect's own automations.")
-def deploy(file: Path, pool_type: str, gpus: int, alert_block: str | None) -> None:
+def deploy(file: Path, pool_type: str, gpus: int | None, alert_block: str | None) -> None:
     """Create or update the work pools, their queues and the deployments. Safe to repeat."""
     from flows.orchestration.automations import apply_automations
-    from flows.orchestration.pools import apply_deployments, apply_pools, pools
+    from flows.orchestration.pools import apply_deployments, apply_pools
     from flows.orchestration.runs import connected
 
     if not file.is_file():
@@ -41,11 +43,11 @@ def deploy(file: Path, pool_type: str, gpus: int, alert_block: str | None) -> No
         )
     with connected() as client:
         automations = apply_automations(client, alert_block) if alert_block else ()
-        apply_pools(client, pool_type, gpus)
+        pools = apply_pools(client, pool_type, gpus)
     apply_deployments(file)
     for name in automations:
         click.echo(f"automation {name!r} tells {alert_block}")
-    for pool in pools(gpus):
+    for pool in pools:
         queues = ", ".join(f"{queue.name} ({queue.priority})" for queue in pool.queues)
         click.echo(f"pool {pool.name}: {pool.limit} at once, queues {queues}")
     click.echo("next: mosaic-ops worker cpu, mosaic-ops worker gpu on the machines")

@@ -21,8 +21,8 @@ from prefect.exceptions import ObjectNotFound
 from flows.watch.reconcile import Attendance
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 
-CPU_RUNS = 8
-"""Runs at once on the CPU pool: most of them wait for a mirror or for the GPU."""
+CPU_RUNS = 6
+"""Runs at once on the CPU pool besides those of a backfill: most wait for a mirror or a GPU."""
 
 WORKERS = {
     "process": ("prefect.workers.process", "ProcessWorker", "prefect"),
@@ -54,14 +54,16 @@ class Pool:
 def pools(gpus: int) -> tuple[Pool, ...]:
     """The two pools of an installation with `gpus` GPUs: one rollout a GPU, live runs first.
 
-    With several GPUs a backfill leaves one of them to the live cycle.
+    With several GPUs a backfill leaves one of them to the live cycle; on the CPU pool it has a
+    run for each, and never less than two: one fetches or publishes while the other computes.
     """
+    backfills = max(2, gpus)
     return (
         Pool(
             "cpu",
             "Waiting, fetching, archiving, publishing; the operations.",
-            CPU_RUNS,
-            (Queue("live", 1), Queue("operations", 2), Queue("backfill", 10, 2)),
+            CPU_RUNS + backfills,
+            (Queue("live", 1), Queue("operations", 2), Queue("backfill", 10, backfills)),
         ),
         Pool(
             "gpu",
@@ -72,16 +74,26 @@ def pools(gpus: int) -> tuple[Pool, ...]:
     )
 
 
-def apply_pools(client: SyncPrefectClient, kind: str, gpus: int) -> None:
-    """Create the pools and queues, or bring those there are to the table.
+def apply_pools(client: SyncPrefectClient, kind: str, gpus: int | None = None) -> tuple[Pool, ...]:
+    """Create the pools and queues, or bring those there are to the table; the table.
 
-    InputError when a pool of another type is there, or `kind` is not installed.
+    Without `gpus` the GPU pool keeps the number that it has, and begins with one. InputError when
+    a pool of another type is there, or `kind` is not installed.
     """
     template = _job_template(kind)
-    for pool in pools(gpus):
+    wanted = pools(gpus or _gpus_so_far(client))
+    for pool in wanted:
         _apply_pool(client, pool, kind, template)
         for queue in pool.queues:
             _apply_queue(client, pool.name, queue)
+    return wanted
+
+
+def _gpus_so_far(client: SyncPrefectClient) -> int:
+    try:
+        return client.read_work_pool("gpu").concurrency_limit or 1
+    except ObjectNotFound:
+        return 1
 
 
 def _apply_pool(client: SyncPrefectClient, pool: Pool, kind: str, template: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from flows.orchestration.exhibits import (
     verdict_card,
 )
 from flows.orchestration.operations import since_installed
-from flows.orchestration.pools import apply_deployments, pools
+from flows.orchestration.pools import apply_deployments, apply_pools, pools
 from flows.orchestration.runs import connected
 from flows.orchestration.service import (
     AUTHENTICATION,
@@ -102,6 +102,22 @@ def test_the_database_is_named_without_its_password() -> None:
 def test_a_backfill_leaves_a_gpu_to_the_live_cycle() -> None:
     limits = {gpus: pools(gpus)[1].queues[1].limit for gpus in (1, 2, 4)}
     assert limits == {1: 1, 2: 1, 4: 3}
+    for gpus, runs in ((1, 2), (2, 2), (4, 4), (8, 8)):
+        cpu = pools(gpus)[0]
+        assert cpu.queues[2].limit == runs, "runs of a backfill that can ask for a GPU"
+        assert cpu.limit > runs, "the live cycle and the operations have room beside them"
+
+
+def test_a_plain_deploy_keeps_the_number_of_gpus(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    with temporary_settings({PREFECT_API_URL: prefect_api}), connected() as client:
+        for given, kept in ((4, 4), (None, 4), (1, 1), (None, 1)):
+            assert apply_pools(client, "process", given)[1].limit == kept
+            assert client.read_work_pool("gpu").concurrency_limit == kept
+            queue = client.read_work_queue_by_name("backfill", work_pool_name="cpu")
+            assert queue.concurrency_limit == max(2, kept)
 
 
 def test_a_broken_deployment_file_is_refused_with_prefects_words(
