@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Services of one box: user, folders, a password, units; then pools and deployments. Safe to repeat.
-# The package must be in /opt/mosaic-ops (deploy/runbook.md). Run as root.
+# The package must be in /opt/mosaic-ops (deploy/runbook.md). Run as root. With ROOT=FOLDER all is
+# written below it, and services are started only with START=yes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ROOT=${ROOT:-}
@@ -25,25 +26,34 @@ if [ ! -f "$ENVIRONMENT" ]; then
 fi
 cat >"$COMMAND" <<'END'
 #!/bin/sh
-# What is typed here runs as the services do: their user, their environment.
-exec systemd-run --quiet --wait --pipe --uid=mosaic \
+# What is typed here runs as the services do: their user, their environment, in their folder.
+exec systemd-run --quiet --wait --pipe --uid=mosaic -p WorkingDirectory=/var/lib/mosaic-ops \
     -p EnvironmentFile=/etc/mosaic-ops/environment /opt/mosaic-ops/bin/mosaic-ops "$@"
 END
 chmod 755 "$COMMAND"
 install -m 644 ./*.service ./*.timer "$ROOT/etc/systemd/system"
-if [ -n "$ROOT" ]; then
+if [ -n "$ROOT" ] && [ "${START:-no}" != yes ]; then
     echo "written below $ROOT; no service was started"
     exit 0
 fi
 id mosaic >/dev/null 2>&1 || useradd --system --home-dir /var/lib/mosaic-ops mosaic
-chown -R mosaic: /var/lib/mosaic-ops
+chown -R mosaic: "$ROOT/var/lib/mosaic-ops"
 chown mosaic: "$ENVIRONMENT"
 systemctl daemon-reload
 systemctl enable --now mosaic-ops-server.service
-for _ in $(seq 60); do
-    "$COMMAND" deploy --file "$PWD/../prefect.yaml" && break
+deployed=no
+for _ in $(seq 60); do  # the first start of the server makes its database
+    if "$COMMAND" deploy; then
+        deployed=yes
+        break
+    fi
     sleep 5
 done
+if [ "$deployed" != yes ]; then
+    echo "error: the pools and deployments were not made; no worker was started" >&2
+    echo "  remedy: journalctl -u mosaic-ops-server, then this script again" >&2
+    exit 1
+fi
 systemctl enable --now mosaic-ops-worker@cpu.service mosaic-ops-worker@gpu.service \
     mosaic-ops-deadman.timer
 echo "http://127.0.0.1:4200 shows the runs; the password stands in $ENVIRONMENT"

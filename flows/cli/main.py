@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 
 import click
 
-from mosaic_core.contract.errors import DeviceError, MosaicOpsError
+from mosaic_core.contract.errors import DeviceError, InputError, MosaicOpsError
 
 COMMANDS = {
     "demo": ("flows.cli.run", "demo", "A whole cycle on a made-up atmosphere; needs nothing."),
@@ -49,6 +50,12 @@ COMMANDS = {
 
 
 UNEXPECTED = 70  # EX_SOFTWARE
+REFUSALS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
+"""What the system answers when a path, not the program, is wrong. A file that is missing is not
+here: a command says itself which of its inputs it misses."""
 LOG_FORMAT = "MOSAIC_OPS_LOG_FORMAT"
 
 
@@ -117,11 +124,25 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # the last resort; -v shows where it comes from
         logging.getLogger("mosaic_ops").info("unexpected", exc_info=True)
+        if refusal := _refusal(error):
+            _tell(str(refusal))
+            sys.exit(refusal.exit_code)
         _tell(
             f"unexpected {type(error).__name__}: {error}\n"
             "  remedy: this is a defect; run with -v and report what it says"
         )
         sys.exit(UNEXPECTED)
+
+
+def _refusal(error: Exception) -> InputError | None:
+    """What the system will not do with a file that somebody named, or None for anything else."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS or not error.filename:
+        return None
+    return InputError(
+        f"cannot use this path: {error.strerror}",
+        where=str(error.filename),
+        remedy="name a path where this user may write and there is room, such as one in /tmp",
+    )
 
 
 def _tell(error: str) -> None:

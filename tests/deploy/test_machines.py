@@ -163,10 +163,10 @@ def test_the_environment_has_no_unknown_setting_and_no_secret() -> None:
     assert {each for each in config if each.startswith(PREFIX)} <= OURS
 
 
-def install(root: Path) -> subprocess.CompletedProcess[str]:
+def install(root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", str(DEPLOY / "systemd" / "install.sh")],
-        env={**os.environ, "ROOT": str(root)},
+        env={**os.environ, "ROOT": str(root), **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -214,7 +214,34 @@ def test_the_command_of_the_box_runs_as_the_services_do(tmp_path: Path) -> None:
     ).stdout  # fmt: skip
     assert "--uid=mosaic" in said
     assert "EnvironmentFile=/etc/mosaic-ops/environment" in said
+    assert "WorkingDirectory=/var/lib/mosaic-ops" in said, "where `rebuild` may write"
     assert said.endswith("/opt/mosaic-ops/bin/mosaic-ops status --cycles 3\n")
+
+
+@pytest.mark.parametrize(("good_at", "code"), [(3, 0), (61, 1)])
+def test_the_installer_ends_well_only_with_deployments(
+    good_at: int, code: int, tmp_path: Path
+) -> None:
+    """The service user runs `deploy`: it may not be able to read the clone, nor needs to."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    log = tmp_path / "log"
+    deploy = f'[ "$(grep -c " deploy" {log})" -ge {good_at} ]'
+    for name in ("systemctl", "chown", "id", "sleep", "systemd-run"):
+        after = deploy if name == "systemd-run" else ""
+        (tools / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{log}\n{after}\n')
+        (tools / name).chmod(0o755)
+    binary = tmp_path / "opt" / "mosaic-ops" / "bin" / "mosaic-ops"
+    binary.parent.mkdir(parents=True)
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    done = install(tmp_path, START="yes", PATH=f"{tools}:/usr/bin:/bin")
+    said = log.read_text()
+    assert done.returncode == code, done.stderr
+    assert str(DEPLOY) not in said, "a file of the clone is named"
+    assert said.count(" deploy") == min(good_at, 60)
+    assert ("mosaic-ops-worker@gpu" in said) == (code == 0)
+    assert ("remedy: journalctl" in done.stderr) == (code == 1)
 
 
 def blocks_of_the_runbook() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from flows.cli.main import main
 from flows.cli.scores import scores as scores_command
 from flows.cli.scores import verify as verify_command
 from flows.progress import LogReporter
@@ -72,6 +74,26 @@ def test_the_commands_score_and_show(settings: Settings, tmp_path: Path) -> None
     assert shown.exit_code == 0
     assert "spread_skill" in shown.output
     assert all(path.stat().st_size > 1000 for path in map(tmp_path.joinpath, names.values()))
+
+
+@pytest.mark.parametrize("option", ["--csv", "--figure", "--card"])
+@pytest.mark.parametrize("path", ["/dev/null/out.svg", "/dev/null/further/out.svg", "/sys/out.svg"])
+def test_a_path_that_cannot_be_written_is_an_answer(
+    option: str,
+    path: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verify(settings, LogReporter())
+    monkeypatch.setattr(sys, "argv", ["mosaic-ops", "scores", option, path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == InputError.exit_code
+    assert said.startswith(f"error: {path.split('/out')[0]}")
+    assert "remedy: name a path where this user may write" in said
+    assert "unexpected" not in said
 
 
 def test_an_unknown_field_or_region_is_named(settings: Settings) -> None:
