@@ -16,6 +16,7 @@ import yaml
 
 from flows.cli.main import cli
 from flows.settings import PREFIX, Settings
+from postprocess.retention import GRACE
 from tests.flows.database import binaries, postgres, short_folder
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -272,6 +273,19 @@ def test_the_database_is_saved_and_brought_back_as_the_runbook_says(tmp_path: Pa
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1"
+
+
+def test_the_pages_say_that_published_stores_go_in_two_steps() -> None:
+    hours = GRACE.total_seconds() / 3600
+    row = next(
+        line
+        for line in (DEPLOY / "runbook.md").read_text().splitlines()
+        if line.startswith("| alert DISK")
+    )
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    for text in (row, readme):
+        assert "announced" in text
+        assert f"by the next `retain` {hours:g} h later" in text
 
 
 COMPUTE = {"run", "canary", "rebuild"}
