@@ -21,8 +21,15 @@ from mosaic_core.contract.artifacts import Pointer, Sha256
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError
 from mosaic_core.contract.files import write_atomic
-from postprocess.manifest import SCHEMA_VERSION, Manifest, Record, require_version
-from postprocess.objects.root import MUTABLE, ObjectRoot
+from postprocess.manifest import (
+    SCHEMA_VERSION,
+    DamagedError,
+    Manifest,
+    OtherVersionError,
+    Record,
+    require_version,
+)
+from postprocess.objects.root import MUTABLE, MissingObjectError, ObjectRoot, UnreachableError
 from postprocess.pointer import current_key, manifest_of, read_checked
 from postprocess.pruned import Pruned, read_pruned
 from postprocess.stac import write_stac
@@ -33,6 +40,7 @@ INDEX = "index.json"
 _TRIES = 30
 _READS_AT_ONCE = 16
 _PLOTS = (".png", ".svg")
+_UNTRUSTED = (DamagedError, OtherVersionError, MissingObjectError, InputError)
 
 
 class StoreEntry(Record):
@@ -83,7 +91,7 @@ class Index(Record):
 
 
 def read_index(root: ObjectRoot) -> Index:
-    """The catalogue as it stands; empty before the first. PublishError when it is not valid."""
+    """The catalogue as it stands; empty before the first. DamagedError when it is not valid."""
     found = root.read_tagged(INDEX)
     if found is None:
         return Index(latest=None)
@@ -93,8 +101,9 @@ def read_index(root: ObjectRoot) -> Index:
 def update_catalog(root: ObjectRoot, *, rebuild: bool = False) -> Index:
     """Bring `index.json` and the STAC catalogue up to date with the pointers.
 
-    `rebuild` trusts nothing of the index that is there. PublishError when other publishers win
-    every time; OtherVersionError when the index is of another schema version.
+    `rebuild` trusts nothing of the index that is there. A cycle that the store does not give now
+    keeps the entry that it has; UnreachableError where it has none. PublishError when other
+    publishers win every time; OtherVersionError when the index is of another schema version.
     """
     for _ in range(_TRIES):
         found = root.read_tagged(INDEX)
@@ -119,7 +128,7 @@ def update_catalog(root: ObjectRoot, *, rebuild: bool = False) -> Index:
 
 def build_index(root: ObjectRoot, known: dict[str, CycleEntry] | None = None) -> Index:
     """The index that the pointers and manifests say; entries in `known`, by manifest digest, are
-    taken as they are."""
+    taken as they are. UnreachableError when the store does not give a cycle that is not known."""
     names = reversed(root.folders("cycles"))
     with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="catalog") as pool:
         found = pool.map(lambda name: _current_entry(root, name, known or {}), names)
@@ -128,16 +137,23 @@ def build_index(root: ObjectRoot, known: dict[str, CycleEntry] | None = None) ->
 
 
 def _current_entry(root: ObjectRoot, name: str, known: dict[str, CycleEntry]) -> CycleEntry | None:
-    pointer = _pointer(root, name)
-    if pointer is None:
-        return None
-    return known.get(pointer.manifest_sha256) or _entry(root, pointer)
+    try:
+        pointer = _pointer(root, name)
+        if pointer is None:
+            return None
+        return known.get(pointer.manifest_sha256) or _entry(root, pointer)
+    except UnreachableError as error:
+        before = [entry for entry in known.values() if entry.href.startswith(f"cycles/{name}/")]
+        if not before:
+            raise
+        _LOG.warning("kept in the catalogue as it was: %s", error)
+        return before[0]
 
 
 def _known(content: bytes, root: ObjectRoot) -> dict[str, CycleEntry]:
     try:
         index = Index.from_bytes(content, f"{root.address}/{INDEX}")
-    except PublishError as error:
+    except DamagedError as error:
         _LOG.warning("making the index again: %s", error)
         return {}
     return {entry.manifest_sha256: entry for entry in index.cycles}
@@ -146,7 +162,7 @@ def _known(content: bytes, root: ObjectRoot) -> dict[str, CycleEntry]:
 def _pointer(root: ObjectRoot, name: str) -> Pointer | None:
     try:
         return read_checked(root, current_key(Cycle.parse(name)))
-    except (PublishError, InputError) as error:
+    except _UNTRUSTED as error:
         _LOG.warning("left out of the catalogue: %s", error)
         return None
 
@@ -154,7 +170,7 @@ def _pointer(root: ObjectRoot, name: str) -> Pointer | None:
 def _entry(root: ObjectRoot, pointer: Pointer) -> CycleEntry | None:
     try:
         manifest = manifest_of(root, pointer)
-    except PublishError as error:
+    except _UNTRUSTED as error:
         _LOG.warning("left out of the catalogue: %s", error)
         return None
     return describe(manifest, pointer.manifest_sha256, read_pruned(root, manifest))

@@ -24,6 +24,10 @@ Model = TypeVar("Model", bound=BaseModel)
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 
+class DamagedError(PublishError):
+    """A document was read, and is not what was once written."""
+
+
 class OtherVersionError(PublishError):
     """A whole document, but of a version of mosaic-ops that this one cannot read: it is neither
     damaged nor ours to replace."""
@@ -41,7 +45,7 @@ class Record(BaseModel):
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Self:
-        """Read what `to_bytes` wrote; PublishError names every fault."""
+        """Read what `to_bytes` wrote; DamagedError names every fault."""
         return parsed(cls, content, where)
 
 
@@ -56,10 +60,10 @@ class SealedRecord(Record):
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Self:
-        """Read what `to_bytes` wrote; PublishError names every fault, also a broken seal."""
+        """Read what `to_bytes` wrote; DamagedError names every fault, also a broken seal."""
         found = super().from_bytes(content, where)
         if found != found._sealed():
-            raise PublishError(
+            raise DamagedError(
                 "damaged or edited by hand: its seal does not fit", where=where, remedy=_REPAIR
             )
         return found
@@ -108,7 +112,7 @@ class Manifest(Record):
 
 
 def parsed(model: type[Model], content: bytes, where: str) -> Model:
-    """`content` as `model`; PublishError for damage, OtherVersionError as `require_version`."""
+    """`content` as `model`; DamagedError, or OtherVersionError as `require_version`."""
     require_version(content, where)
     try:
         return model.model_validate_json(content)
@@ -117,7 +121,7 @@ def parsed(model: type[Model], content: bytes, where: str) -> Model:
             f"{'.'.join(map(str, fault['loc'])) or 'document'}: {fault['msg']}"
             for fault in error.errors()
         )
-        raise PublishError(
+        raise DamagedError(
             f"not a valid {model.__name__}: {faults}",
             where=where,
             remedy=_REPAIR,

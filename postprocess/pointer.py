@@ -2,7 +2,8 @@
 
 A pointer only ever moves forward: the root's to a newer cycle or a better run of the same one, a
 cycle's to a better run (Manifest.rank). A pointer that cannot be trusted, because somebody edited
-it or its run is gone, counts as no pointer and is replaced.
+it or its run is gone, counts as no pointer and is replaced. One that the store does not give counts
+as nothing at all: that is an error, and no pointer moves.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError
 from postprocess.manifest import (
     MANIFEST,
+    DamagedError,
     Manifest,
-    OtherVersionError,
     digest,
     parsed,
     pointer_to,
@@ -45,7 +46,7 @@ def current_key(cycle: Cycle) -> str:
 
 
 def read_checked(root: ObjectRoot, key: str) -> Pointer | None:
-    """The pointer at `key`; None when there is none, PublishError when it is not valid."""
+    """The pointer at `key`; None when there is none, DamagedError when it is not valid."""
     found = root.read_tagged(key)
     return None if found is None else _valid(found.content, f"{root.address}/{key}")
 
@@ -58,11 +59,11 @@ def require_our_version(root: ObjectRoot, *keys: str) -> None:
 
 
 def manifest_of(root: ObjectRoot, pointer: Pointer) -> Manifest:
-    """The manifest that a pointer names; PublishError unless it is the very one."""
+    """The manifest that a pointer names; DamagedError unless it is the very one."""
     key = f"{pointer.path}/{MANIFEST}"
     content = root.read(key)
     if digest(content) != pointer.manifest_sha256:
-        raise PublishError(
+        raise DamagedError(
             "the manifest is not the one that the pointer names",
             where=f"{root.address}/{key}",
             remedy="`mosaic-ops verify-store` shows what else is damaged; publish the cycle again",
@@ -73,13 +74,12 @@ def manifest_of(root: ObjectRoot, pointer: Pointer) -> Manifest:
 def trusted(root: ObjectRoot, content: bytes, key: str) -> Manifest | None:
     """The manifest behind a pointer's content; None, with a warning, when it leads nowhere.
 
-    OtherVersionError for another schema version: that is not ours to replace.
+    OtherVersionError for another schema version: that is not ours to replace. UnreachableError when
+    the store does not tell.
     """
     try:
         return manifest_of(root, _valid(content, f"{root.address}/{key}"))
-    except OtherVersionError:
-        raise
-    except (MissingObjectError, PublishError, InputError) as error:
+    except (MissingObjectError, DamagedError) as error:
         _LOG.warning("%s/%s cannot be trusted: %s", root.address, key, error)
         return None
 
@@ -94,7 +94,7 @@ def advance(root: ObjectRoot, key: str, wanted: Manifest, manifest_sha256: str) 
     for attempt in range(_TRIES):
         found = root.read_tagged(key)
         standing = trusted(root, found.content, key) if found else None
-        if standing is not None and _standing(standing) >= _standing(wanted):
+        if standing is not None and standing_of(standing) >= standing_of(wanted):
             return standing
         expected = found.tag if found else None
         if root.swap(key, content, expected=expected, cache=MUTABLE):
@@ -135,14 +135,15 @@ def sealed(pointer: Pointer) -> Pointer:
     return pointer.model_copy(update={"token": f"{nonce}-{digest(rest.encode())[:16]}"})
 
 
-def _standing(manifest: Manifest) -> Standing:
+def standing_of(manifest: Manifest) -> Standing:
+    """What pointers go by: a newer cycle, then a better run."""
     return Cycle.parse(manifest.cycle).datetime, *manifest.rank
 
 
 def _valid(content: bytes, where: str) -> Pointer:
     pointer = parsed(Pointer, content, where)
     if sealed(pointer) != pointer:
-        raise PublishError(
+        raise DamagedError(
             "the pointer is damaged or was edited by hand: its token does not fit",
             where=where,
             remedy="`mosaic-ops catalog ROOT --rebuild` repairs it",

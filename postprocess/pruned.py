@@ -7,8 +7,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from mosaic_core.contract.errors import PublishError
-from postprocess.manifest import SCHEMA_VERSION, Manifest, OtherVersionError, SealedRecord
+from postprocess.manifest import SCHEMA_VERSION, DamagedError, Manifest, SealedRecord
 from postprocess.objects.root import MUTABLE, ObjectRoot
 
 _LOG = logging.getLogger(__name__)
@@ -38,15 +37,13 @@ def read_pruned(root: ObjectRoot, manifest: Manifest) -> Pruned:
     """
     try:
         return checked_note(root, manifest)
-    except OtherVersionError:
-        raise
-    except PublishError as error:
+    except DamagedError as error:
         _LOG.warning("no note on what was pruned: %s", error)
         return Pruned(run_id=manifest.run_id)
 
 
 def checked_note(root: ObjectRoot, manifest: Manifest) -> Pruned:
-    """As `read_pruned`, but PublishError for a damaged note."""
+    """As `read_pruned`, but DamagedError for a damaged note."""
     key = pruned_key(manifest)
     found = root.read_tagged(key)
     note = Pruned.from_bytes(found.content, f"{root.address}/{key}") if found else None

@@ -29,6 +29,7 @@ from postprocess.layout import chunk_name
 from postprocess.manifest import (
     CLAIMS,
     MANIFEST,
+    DamagedError,
     Manifest,
     ObjectRecord,
     claim_key,
@@ -44,6 +45,7 @@ from postprocess.pointer import (
     cycle_manifests,
     read_checked,
     require_our_version,
+    standing_of,
     trusted,
 )
 
@@ -84,8 +86,8 @@ def publish(
     time: a clock that is wrong here is never asked.
 
     StoreError: the staged folder is not a whole forecast of `cycle`. PublishError: the root
-    cannot be written, what arrived differs from what was sent, or another version of mosaic-ops
-    publishes there (OtherVersionError, before anything is sent).
+    cannot be read or written (UnreachableError), what arrived differs from what was sent, or
+    another version of mosaic-ops publishes there (OtherVersionError, before anything is sent).
     """
     target = open_root(root)
     files, facts = _inventory(staged, cycle, run_id)
@@ -129,7 +131,8 @@ def read_pointer(root: Path | str) -> Pointer | None:
 
 
 def published_cycle(root: Path | str, cycle: Cycle) -> Manifest | None:
-    """What is published of `cycle`; None when nothing whole is."""
+    """What is published of `cycle`; None when nothing whole is. UnreachableError when the store
+    does not tell."""
     return current_manifest(open_root(root), cycle)
 
 
@@ -140,7 +143,8 @@ def advance_latest(root: ObjectRoot, manifest: Manifest) -> None:
     """
     found = root.read_tagged(LATEST)
     if found is not None and trusted(root, found.content, LATEST) is None:
-        manifest = [newest for _, newest in cycle_manifests(root)][-1]
+        others = [other for _, other in cycle_manifests(root)]
+        manifest = max([manifest, *others], key=standing_of)
     advance(root, LATEST, manifest, digest(root.read(f"{manifest.path}/{MANIFEST}")))
 
 
@@ -310,6 +314,6 @@ def _write_manifest(
 def _parsed_or_none(content: bytes, where: str) -> Manifest | None:
     try:
         return Manifest.from_bytes(content, where)
-    except PublishError as error:
+    except DamagedError as error:
         _LOG.warning("replacing a damaged manifest: %s", error)
         return None

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator
 
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import InputError, PublishError
-from postprocess.manifest import MANIFEST, Manifest, OtherVersionError, digest
+from mosaic_core.contract.errors import InputError
+from postprocess.manifest import MANIFEST, DamagedError, Manifest, digest
 from postprocess.objects.root import ObjectRoot
 from postprocess.pointer import advance, current_key, current_manifest, cycle_manifests
 from postprocess.pruned import read_pruned
@@ -20,7 +20,8 @@ def repair_pointers(root: ObjectRoot) -> None:
     """Set right every cycle's pointer that leads nowhere, then `latest.json`.
 
     A cycle's goes to the best of its runs that are whole. OtherVersionError for documents of
-    another schema version: nothing of them is touched.
+    another schema version: nothing of them is touched. UnreachableError when the store does not
+    give one: it is not taken for damaged.
     """
     for name in root.folders("cycles"):
         try:
@@ -43,9 +44,7 @@ def _whole_runs(root: ObjectRoot, cycle: Cycle) -> Iterator[tuple[Manifest, str]
             continue
         try:
             manifest = Manifest.from_bytes(found.content, f"{root.address}/{path}/{MANIFEST}")
-        except OtherVersionError:
-            raise
-        except PublishError as error:
+        except DamagedError as error:
             _LOG.warning("passed over: %s", error)
             continue
         if manifest.path == path and _is_whole(root, manifest):

@@ -62,21 +62,31 @@ def verify_store(address: str | None, config: Path | None) -> None:
     """Read everything at ADDRESS and compare it with its manifest.
 
     ADDRESS is a root (by default that of the settings), a run's folder or a store in it. Every
-    object that is not what it was is named; the exit code is then 7.
+    object that is not what it was is named; the exit code is then 7. Objects that the store does
+    not give are named apart: where nothing is damaged the exit code is then 8.
     """
     from mosaic_core.contract.errors import StoreError
+    from postprocess.objects.root import UnreachableError
     from postprocess.verify import verify_store as verify
 
     found = verify(_root(address, config))
     for fault in found.faults:
         click.echo(f"{fault.key}: {fault.problem}")
-    if found.faults:
+    damaged = sum(not fault.unread for fault in found.faults)
+    unread = len(found.faults) - damaged
+    told = f"{unread} could not be read" if unread else ""
+    if damaged:
+        are = "objects are" if damaged > 1 else "objects is"
         raise StoreError(
-            f"{len(found.faults)} of {found.objects} objects are not what was published"
-            if len(found.faults) > 1
-            else f"1 of {found.objects} objects is not what was published",
+            f"{damaged} of {found.objects} {are} not what was published{told and f', {told}'}",
             where=found.address,
             remedy="publish the cycle again, or rebuild it from its recipe",
+        )
+    if unread:
+        raise UnreachableError(
+            f"{told} of {found.objects} objects, the others are as published",
+            where=found.address,
+            remedy="check the store and the permissions, then look again",
         )
     click.echo(f"{found.objects} objects, {found.bytes / 1e6:.1f} MB: all as published")
 

@@ -27,6 +27,7 @@ from prefect.runtime import flow_run, task_run
 from flows.logs import json_handler
 from flows.progress import Advance, LogReporter, Reporter
 from mosaic_core.contract.errors import MosaicOpsError, NotYetAvailable, SourceError
+from postprocess.objects.root import RefusedError, UnreachableError
 
 _log = logging.getLogger("mosaic_ops")
 
@@ -65,11 +66,13 @@ POLICIES = {
 def is_transient(error: BaseException) -> bool:
     """Whether trying again in a minute can help.
 
-    A source that failed and a broken connection can recover; damaged data, a deadline that has
-    passed and any other error of ours cannot.
+    A source or a store that failed and a broken connection can recover; damaged data, a deadline
+    that has passed, a store that refuses and any other error of ours cannot.
     """
+    if isinstance(error, NotYetAvailable | RefusedError):
+        return False
     if isinstance(error, MosaicOpsError):
-        return isinstance(error, SourceError) and not isinstance(error, NotYetAvailable)
+        return isinstance(error, SourceError | UnreachableError)
     return isinstance(error, OSError | httpx.TransportError)
 
 

@@ -18,7 +18,9 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
 from postprocess.publish import published_cycle, read_pointer
 
-RECONCILED_KINDS = ("failed", "late", "source", "refused", "warned", "members", "disk", "worker")
+RECONCILED_KINDS = (
+    "failed", "late", "source", "refused", "warned", "members", "disk", "worker", "store",
+)  # fmt: skip
 """Kinds that the reconciler raises and ends."""
 
 DEADMAN = "deadman"
@@ -47,8 +49,9 @@ def conditions(seen: Seen, settings: Settings, now: dt.datetime) -> Iterator[Ale
         if row.state == "published" and recent:
             yield from _missing_members(row, settings)
             yield from _doubtful(row.cycle, seen.judged.get(row.cycle))
-        elif row.state not in {"published", "expired"}:
+        elif row.state not in {"published", "expired", "unreachable"}:
             yield from _unpublished(row, row.cycle in seen.verdict.given_up, settings, now)
+    yield from _unreachable(seen.table, settings)
     yield from _unserved(seen.verdict, seen.served)
     yield from _disk(settings)
 
@@ -78,6 +81,19 @@ def _unpublished(row: Row, given_up: bool, settings: Settings, now: dt.datetime)
         yield Alert(kind="source", subject=cycle, stage="wait", cause=cause, command=command)
     if failure and failure.stage == "gate":
         yield Alert(kind="refused", subject=cycle, stage="gate", cause=cause, command=command)
+
+
+def _unreachable(table: Sequence[Row], settings: Settings) -> Iterator[Alert]:
+    """Cycles of which the published root does not tell whether they are there, as one alert."""
+    silent = [row for row in table if row.state == "unreachable"]
+    if silent:
+        yield Alert(
+            kind="store",
+            subject="published",
+            cause=f"{len(silent)} cycles cannot be looked up in {settings.published}, the newest "
+            f"{silent[0].cycle}: {' '.join(silent[0].damaged[-1].split())}",
+            command="mosaic-ops verify-store",
+        )
 
 
 def _missing_members(row: Row, settings: Settings) -> Iterator[Alert]:

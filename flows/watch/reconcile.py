@@ -122,8 +122,9 @@ class _Plan:
 def _plan(
     row: Row, runs: Sequence[Run], dead: set[str | None], now: dt.datetime, attempts: int
 ) -> _Plan:
-    """Leave alone what is published, in work, expired or about to run; else start or give up."""
-    if row.state in {"published", "working", "expired"}:
+    """Leave alone what is published, in work, expired or about to run, and what the published root
+    does not tell of; else start or give up."""
+    if row.state in {"published", "working", "expired", "unreachable"}:
         return _Plan()
     waiting = [run for run in runs if run.waits]
     if waiting:

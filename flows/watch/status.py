@@ -15,7 +15,7 @@ from flows.settings import Settings
 from flows.timetable import age_hours, due_cycles
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError
-from postprocess.objects.root import MUTABLE, open_root
+from postprocess.objects.root import MUTABLE, UnreachableError, open_root
 
 STAGES = {
     "wait": "available",
@@ -33,7 +33,7 @@ FORECAST_STAGES = {"initial_state", "rollout", "products", "publish"}
 WINDOW_CYCLES = 30
 STATUS = "status.json"
 
-State = Literal["published", "working", "interrupted", "failed", "due", "expired"]
+State = Literal["published", "working", "interrupted", "failed", "due", "expired", "unreachable"]
 Published = Callable[[Cycle, Settings], str | None]
 
 
@@ -42,7 +42,8 @@ class Row:
     """One cycle: its state, the last attempt of each stage, where it is published.
 
     interrupted: a stage began and no process works on the cycle; due: nothing has begun;
-    expired: not published and older than what the reconciler makes up for.
+    expired: not published and older than what the reconciler makes up for; unreachable: the
+    published root does not tell whether it is published (`damaged` says why).
     """
 
     cycle: Cycle
@@ -114,7 +115,11 @@ def row(
 ) -> Row:
     """One cycle as its files tell it."""
     receipts, damaged = _receipts(cycle, settings.receipts)
-    address = published(cycle, settings)
+    try:
+        address = published(cycle, settings)
+    except UnreachableError as error:
+        state: State = "working" if is_worked_on(cycle, settings.locks) else "unreachable"
+        return Row(cycle, state, receipts, (*damaged, str(error)), None)
     state = _state(cycle, receipts, address, settings, now)
     return Row(cycle, state, receipts, damaged, address)
 

@@ -18,7 +18,13 @@ from gcsfs.retry import HttpError
 
 from mosaic_core.contract.errors import PublishError
 from postprocess.objects.content import content_type
-from postprocess.objects.root import MissingObjectError, ObjectInfo, Tagged
+from postprocess.objects.root import (
+    MissingObjectError,
+    ObjectInfo,
+    RefusedError,
+    Tagged,
+    UnreachableError,
+)
 
 _OBJECT = "b/{}/o/{}"
 _OBJECTS = "b/{}/o"
@@ -158,7 +164,7 @@ class GcsRoot:
         except PublishError:
             raise
         except FileNotFoundError as error:
-            raise PublishError(
+            raise RefusedError(
                 "the bucket does not exist",
                 where=self._address,
                 remedy="create it or correct the address",
@@ -173,14 +179,14 @@ class GcsRoot:
             raise _failure(where, error, refused="google.auth" in type(error).__module__) from error
 
 
-def _failure(where: str, error: Exception, *, refused: bool) -> PublishError:
+def _failure(where: str, error: Exception, *, refused: bool) -> UnreachableError:
     if refused:
-        return PublishError(
+        return RefusedError(
             "the store refused: no permission, or the credentials are wrong or expired",
             where=where,
             remedy="renew the Google credentials, then publish again: what is there is kept",
         )
-    return PublishError(
+    return UnreachableError(
         f"the store failed: {type(error).__name__} {error}"[:300],
         where=where,
         remedy="check the connection, then publish again: what is there is kept",

@@ -13,13 +13,19 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mosaic_core.contract.errors import PublishError
 from mosaic_core.contract.files import sync_directory
-from postprocess.objects.root import MissingObjectError, ObjectInfo, Tagged
+from postprocess.objects.root import (
+    MissingObjectError,
+    ObjectInfo,
+    RefusedError,
+    Tagged,
+    UnreachableError,
+)
 
 ASIDE = ".aside"
 """Folder below the root in which objects are made before they are renamed into place."""
 _TRIES = 30
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LocalRoot:
@@ -161,7 +167,8 @@ class LocalRoot:
         try:
             yield
         except OSError as error:
-            raise PublishError(
+            kind = RefusedError if error.errno in _REFUSED else UnreachableError
+            raise kind(
                 f"{error.strerror or error}",
                 where=f"{self.path}/{key}",
                 remedy="make room or mend the permission, then publish again: what is there "

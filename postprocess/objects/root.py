@@ -22,6 +22,17 @@ class MissingObjectError(PublishError):
     """There is no object of that key."""
 
 
+class UnreachableError(PublishError):
+    """The store did not do what it was asked: nothing is known of the object, whole or damaged.
+
+    Asking again later may help.
+    """
+
+
+class RefusedError(UnreachableError):
+    """The store has no such bucket or does not let us: somebody must mend that first."""
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     """An object as listed: `modified` by the store's own clock, `md5` (hex) where it tells one."""
@@ -41,7 +52,10 @@ class Tagged:
 
 
 class ObjectRoot(Protocol):
-    """A folder or a prefix of a bucket. Every method raises PublishError that names the key."""
+    """A folder or a prefix of a bucket.
+
+    Every method raises UnreachableError that names the key when it cannot do its work.
+    """
 
     @property
     def address(self) -> str:

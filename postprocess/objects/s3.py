@@ -15,7 +15,13 @@ from obstore.store import S3Store
 
 from mosaic_core.contract.errors import PublishError
 from postprocess.objects.content import content_type
-from postprocess.objects.root import MissingObjectError, ObjectInfo, Tagged
+from postprocess.objects.root import (
+    MissingObjectError,
+    ObjectInfo,
+    RefusedError,
+    Tagged,
+    UnreachableError,
+)
 
 _RETRY = {
     "max_retries": 8,
@@ -40,7 +46,7 @@ _CUT = re.compile(r"response body")
 Answer = TypeVar("Answer")
 
 
-class _CutError(PublishError):
+class _CutError(UnreachableError):
     """The answer stopped in the middle: the client does not ask again by itself."""
 
 
@@ -185,7 +191,7 @@ class S3Root:
             raise
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise PublishError(
+                raise RefusedError(
                     "the bucket does not exist",
                     where=self._address,
                     remedy="create it or correct the address",
@@ -196,7 +202,7 @@ class S3Root:
         except (exceptions.BaseError, OSError, ValueError) as error:
             if _DENIED.search(str(error)):  # listings report it as any other failure
                 raise _refused(where) from error
-            failure = _CutError if _CUT.search(str(error)) else PublishError
+            failure = _CutError if _CUT.search(str(error)) else UnreachableError
             raise failure(
                 f"the store failed: {str(error).strip().splitlines()[0][:300]}",
                 where=where,
@@ -212,8 +218,8 @@ def _asked_again(ask: Callable[[], Answer]) -> Answer:
     return ask()
 
 
-def _refused(where: str) -> PublishError:
-    return PublishError(
+def _refused(where: str) -> RefusedError:
+    return RefusedError(
         "the store refused: no permission, or the credentials are wrong or expired",
         where=where,
         remedy="renew the AWS_* credentials, then publish again: what is there is kept",

@@ -30,7 +30,7 @@ def site() -> dict[str, bytes]:
 
 
 def page_files(root: ObjectRoot) -> tuple[ObjectRecord, ...]:
-    """The files of the page that was put at `root`; PublishError when their list is damaged."""
+    """The files of the page that was put at `root`; DamagedError when their list is damaged."""
     found = root.read_tagged(LIST)
     return PageFiles.from_bytes(found.content, f"{root.address}/{LIST}").objects if found else ()
 

@@ -26,8 +26,10 @@ from mosaic_core.contract.errors import (
     InputError,
     ModelError,
     NotYetAvailable,
+    PublishError,
     SourceError,
 )
+from postprocess.objects.root import RefusedError, UnreachableError
 from tests.flows import toy_stages
 from tests.flows.installation import until
 
@@ -40,6 +42,9 @@ CYCLE = Cycle.parse("2026-11-10T00Z")
         (SourceError("503"), True),
         (httpx.ConnectError("refused"), True),
         (ConnectionResetError(), True),
+        (UnreachableError("the store failed: 503"), True),
+        (RefusedError("no permission"), False),
+        (PublishError("objects differ from what was sent"), False),
         (NotYetAvailable("deadline passed"), False),
         (DataError("truncated"), False),
         (ModelError("not finite"), False),

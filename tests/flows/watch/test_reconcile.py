@@ -17,7 +17,7 @@ def kinds(verdict: Verdict) -> list[tuple[str, str]]:
     return [(action.kind, action.cycle.label) for action in verdict.actions]
 
 
-@pytest.mark.parametrize("state", ["published", "working", "expired"])
+@pytest.mark.parametrize("state", ["published", "working", "expired", "unreachable"])
 def test_a_cycle_that_is_done_in_work_or_too_old_is_left_alone(state: State) -> None:
     assert decide([row(NEWEST, state)], [], NOW, 3) == Verdict((), (), ())
 

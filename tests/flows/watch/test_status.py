@@ -7,10 +7,12 @@ from pathlib import Path
 
 from flows.locks import cycle_lock
 from flows.settings import Settings
+from flows.watch.conditions import Seen, conditions
+from flows.watch.reconcile import Verdict, decide
 from flows.watch.status import Row, as_json, freshness, percentiles, rows, write_status
 from flows.watch.status_text import duration, hours, matrix_lines, matrix_markdown
 from mosaic_core.contract.cycle import Cycle
-from tests.flows.records import NEWEST, NOW, history, receipt, settings
+from tests.flows.records import NEWEST, NOW, history, publish, receipt, settings
 
 
 def published_with_receipt(cycle: Cycle, config: Settings) -> str | None:
@@ -127,3 +129,21 @@ def test_durations_and_hours_read_well() -> None:
     assert hours(6.875) == "6 h 52 min"
     assert hours(1980.95) == "82 d 12 h"
     assert hours(None) == "-"
+
+
+def test_a_cycle_of_which_the_store_does_not_tell_is_not_due(tmp_path: Path) -> None:
+    """A loop of links in place of its pointer, which the kernel refuses to read."""
+    config = settings(tmp_path)
+    publish(config.published, NEWEST, members=4)
+    pointer = Path(config.published) / "cycles" / NEWEST.id / "current.json"
+    pointer.unlink()
+    pointer.symlink_to(pointer)
+    (found,) = rows(config, NOW, count=1)
+    assert found.state == "unreachable"
+    assert "current.json" in found.damaged[0]
+    assert "unreachable" in matrix_lines((found,), freshness((found,), 8.0))[1]
+    calm = Verdict((), (), ())
+    assert decide((found,), [], NOW, 3) == calm
+    (alert,) = conditions(Seen((found,), calm), config, NOW)
+    assert (alert.kind, alert.command) == ("store", "mosaic-ops verify-store")
+    assert "current.json" in alert.cause

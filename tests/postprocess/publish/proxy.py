@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import servers
 
@@ -26,7 +26,8 @@ class Proxy(ThreadingHTTPServer):
     request), "halfway" (the same, in the middle of its body), "stall" (no answer ever). `after`
     the store did it: "reset", "cut" (the answer stops in the middle of its body).
     `deny_after` requests every one is answered with `denial`. `bytes_per_second` is the speed at
-    which bodies of requests get through, on each connection.
+    which bodies of requests get through, on each connection. `failing` is a part of an address: any
+    request for it is answered with `failure`, all others pass.
     """
 
     daemon_threads = True
@@ -42,6 +43,8 @@ class Proxy(ThreadingHTTPServer):
         self.bytes_per_second: float | None = None
         self.deny_after: int | None = None
         self.denial = "403"
+        self.failing: str | None = None
+        self.failure = "503"
         self.passed = 0
         self.spoiled = 0
         self.over = threading.Event()
@@ -49,9 +52,12 @@ class Proxy(ThreadingHTTPServer):
     def calm(self) -> None:
         """Good weather from now on."""
         self.before, self.after, self.deny_after, self.bytes_per_second = (), (), None, None
+        self.failing = None
 
-    def fate_before(self) -> str | None:
+    def fate_before(self, address: str) -> str | None:
         self.passed += 1
+        if self.failing is not None and self.failing in unquote(address):
+            return self.failure
         if self.deny_after is not None and self.passed > self.deny_after:
             return self.denial
         return self._drawn(self.before)
@@ -77,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        fate = self.server.fate_before()
+        fate = self.server.fate_before(self.path)
         body = self._body(length // 2 if fate == "halfway" else length)
         if fate == "stall":
             self.server.over.wait(60)

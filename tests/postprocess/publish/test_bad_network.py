@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import types
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
-import gcsfs
 import pytest
-import servers
 import tiny
-from proxy import Proxy, proxied
+from proxy import Proxy
 
 from mosaic_core.contract.artifacts import Pointer
 from mosaic_core.contract.cycle import Cycle
@@ -23,28 +17,6 @@ from postprocess.objects import s3 as s3_module
 from postprocess.objects.root import IMMUTABLE, open_root
 from postprocess.publish import publish, published_cycle, read_pointer
 from postprocess.verify import verify_store
-
-BACKOFF = {
-    "init_backoff": timedelta(milliseconds=5),
-    "max_backoff": timedelta(milliseconds=50),
-    "base": 2,
-}
-
-
-async def _briefly(seconds: float) -> None:
-    await asyncio.sleep(seconds / 100)
-
-
-@pytest.fixture(params=["s3", "gcs"])
-def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The clients pause less between their tries than they do outside tests."""
-    server: servers.Server = request.getfixturevalue(request.param)
-    monkeypatch.setitem(s3_module._RETRY, "backoff", BACKOFF)
-    monkeypatch.setattr("gcsfs.retry.asyncio", types.SimpleNamespace(sleep=_briefly))
-    gcsfs.GCSFileSystem.clear_instance_cache()
-    with proxied(server) as found:
-        yield found
-    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

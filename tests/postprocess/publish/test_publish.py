@@ -271,7 +271,7 @@ def test_a_full_disk_is_a_clear_error_and_the_next_attempt_finishes(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
     )  # fmt: skip
     assert limited.returncode != 0
-    assert "PublishError" in limited.stderr
+    assert "UnreachableError" in limited.stderr
     assert "make room" in limited.stderr
     assert (address / "latest.json").read_bytes() == before
     subprocess.run(command, env=environment, check=True)
