@@ -24,6 +24,7 @@ from flows.orchestration.gpu_stage import BACKFILL_QUEUE, ROLLOUT_LOCKS, runner
 from flows.orchestration.operations import reconcile_once
 from flows.orchestration.runs import BACKFILL_TAG, connected, cycle_tag, find_deployment, run_name
 from flows.orchestration.tasks import (
+    LastStage,
     PrefectReporter,
     as_task,
     keep_to_the_story,
@@ -40,10 +41,11 @@ from flows.timetable import due_cycle, refuse_future
 from flows.verify import scores_markdown, tell_of_drift
 from flows.verify import verify as score
 from flows.watch.canary import examine, tell
+from flows.watch.reconcile import NO_SOURCE
 from flows.watch.retention import free_space
 from flows.watch.status_text import latency_markdown, matrix_markdown
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import MosaicOpsError
+from mosaic_core.contract.errors import MosaicOpsError, SourceError
 
 RECONCILE_DEPLOYMENT = "reconcile/every-15-minutes"
 CYCLE_PATTERN = r"^\d{4}-?\d{2}-?\d{2}[T ]?\d{2}(:?00)?Z?$"
@@ -98,10 +100,15 @@ def forecast(
     chosen = refuse_future(_cycle_of_run(cycle), now())
     if cycle is None and (newer := untried_newer(chosen, settings, now())):
         return Completed(name="Deferred", message=f"{newer} comes first; the reconciler returns")
+    tried = LastStage(runner(settings, _gpu_queue()))
     try:
-        outcome = shown_cycle(chosen, settings, run=runner(settings, _gpu_queue()))
+        outcome = shown_cycle(chosen, settings, run=tried)
     except CycleIsBusyError as busy:
         return Completed(name="Skipped", message=str(busy))
+    except SourceError as error:
+        if tried.name != "wait":
+            raise
+        return Failed(name=NO_SOURCE, message=str(error))
     if not outcome.made:
         return Completed(name="Skipped", message=f"already published in {outcome.address}")
     return Completed(name="Published", message=f"{chosen} is in {outcome.address}")
@@ -279,7 +286,7 @@ def verify(
     Args:
         since: Oldest analysis to score against. Empty: one forecast before the newest.
     """
-    settings = load_settings()
+    settings = settings_of_run()
     done = score(settings, PrefectReporter(), Cycle.parse(since) if since else None)
     raised = tell_of_drift(settings, now())
     post_markdown("scores", "Scores of the last 30 days", scores_markdown(settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled
 
 from flows.locks import is_worked_on
 from flows.orchestration.runs import (
@@ -26,6 +28,7 @@ from flows.orchestration.tasks import as_task
 from flows.orchestration.vigil import Vigil
 from flows.progress import Reporter
 from flows.settings import Settings
+from flows.timetable import age_hours
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError
 
@@ -44,12 +47,12 @@ def runner(settings: Settings, queue: str | None = None) -> Callable[..., Any]:
     if deployment is None:
         return as_task
 
-    def rollout(cycle: Cycle, _state: Path, settings: Settings, report: Reporter) -> Path:
-        """Run the ensemble on the GPU pool."""
+    def rollout_elsewhere(cycle: Cycle, _state: Path, settings: Settings, report: Reporter) -> Path:
+        """Run the ensemble on the GPU pool, however long it stands in line there."""
         return _elsewhere(deployment, queue, cycle, settings, report)
 
     def run(stage: Callable[..., Any], *arguments: Any) -> Any:
-        return as_task(rollout if stage.__name__ == "rollout" else stage, *arguments)
+        return as_task(rollout_elsewhere if stage.__name__ == "rollout" else stage, *arguments)
 
     return run
 
@@ -102,9 +105,34 @@ def _result(run: FlowRun) -> Path | None:
 def _finished(
     client: SyncPrefectClient, run: UUID, cycle: Cycle, settings: Settings, report: Reporter
 ) -> FlowRun:
-    """Wait for a run to end, well, badly or with its machine."""
+    """Wait for a run to end, well, badly or with its machine.
+
+    ModelError when no worker took it until the cycle, which was of use when the wait began, was
+    too old: the run is cancelled then.
+    """
     locks = settings.locks / ROLLOUT_LOCKS
     vigil = Vigil(run, lambda: is_worked_on(cycle, locks), report)
+    was_of_use = _is_of_use(cycle, settings)
     while not ended(found := vigil.look(client)):
+        if found.state_type == StateType.SCHEDULED and was_of_use:
+            _give_up_if_late(client, run, cycle, settings)
         time.sleep(POLL_SECONDS)
     return found
+
+
+def _is_of_use(cycle: Cycle, settings: Settings) -> bool:
+    return age_hours(cycle, dt.datetime.now(dt.UTC)) <= settings.catchup_hours
+
+
+def _give_up_if_late(
+    client: SyncPrefectClient, run: UUID, cycle: Cycle, settings: Settings
+) -> None:
+    if _is_of_use(cycle, settings):
+        return
+    late: State[None] = Cancelled(message="past its usefulness")
+    client.set_flow_run_state(run, late, force=True)
+    raise ModelError(
+        f"no worker took the rollout within {settings.catchup_hours:g} h of the initial time",
+        where=f"cycle {cycle}",
+        remedy="mosaic-ops workers; mosaic-ops worker gpu on the GPU machine",
+    )

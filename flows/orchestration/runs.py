@@ -141,6 +141,7 @@ def as_fact(run: FlowRun) -> Run:
         id=str(run.id),
         cycle=_cycle(run.parameters, due),
         state=state.type.value if state else "SCHEDULED",
+        label=(state.name if state else None) or "",
         name=run.name,
         since=state.timestamp if state else due,
         due=due,
@@ -164,15 +165,16 @@ def carry_out(client: SyncPrefectClient, actions: Iterable[Action]) -> None:
 
 
 def _start(client: SyncPrefectClient, action: Action) -> None:
-    deployment = find_deployment(client, LIVE_DEPLOYMENT)
-    client.create_flow_run_from_deployment(
-        deployment,
-        parameters={"cycle": action.cycle.label},
-        state=Scheduled(scheduled_time=action.at),
+    request = Request(
+        key=f"live/{action.cycle.id}",
         name=run_name(action.cycle),
-        tags=[cycle_tag(action.cycle), "reconciled"],
-        idempotency_key=f"{action.cycle.id}/attempt-{action.attempt}",
+        parameters={"cycle": action.cycle.label},
+        tags=(cycle_tag(action.cycle), "reconciled"),
+        at=action.at,
+        first=action.number,
     )
+    deployment = find_deployment(client, LIVE_DEPLOYMENT)
+    ask(client, deployment, request, is_useful=lambda _run: False)
 
 
 def _crash(client: SyncPrefectClient, action: Action) -> None:
@@ -196,13 +198,18 @@ _DO = {"start": _start, "crash": _crash, "skip": _skip, "reorder": _reorder}
 
 @dataclass(frozen=True)
 class Request:
-    """A run to ask for. `key` names the series: asking again finds the run asked for before."""
+    """A run to ask for. `key` names the series: asking again finds the run asked for before.
+
+    It is to start at `at` (None: now); `first` is the number in the series to begin to look at.
+    """
 
     key: str
     name: str
     parameters: dict[str, Any]
     tags: tuple[str, ...]
     queue: str | None = None
+    at: dt.datetime | None = None
+    first: int = 0
 
 
 def ask(
@@ -216,10 +223,12 @@ def ask(
     Runs of a series are numbered by their idempotency keys, so whoever asks again after a crash
     joins the run of the process that died, and two askers share one run.
     """
-    for number in itertools.count():
+    state: State[None] | None = Scheduled(scheduled_time=request.at) if request.at else None
+    for number in itertools.count(request.first):
         run = client.create_flow_run_from_deployment(
             deployment,
             parameters=request.parameters,
+            state=state,
             work_queue_name=request.queue,
             name=request.name,
             tags=request.tags,

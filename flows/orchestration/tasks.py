@@ -81,6 +81,19 @@ def as_task(stage: Callable[..., Any], *arguments: Any) -> Any:
     return _task(stage, *arguments)()
 
 
+@dataclass
+class LastStage:
+    """Calls stages with `run`; `name` is that of the last one."""
+
+    run: Callable[..., Any]
+    name: str = ""
+
+    def __call__(self, stage: Callable[..., Any], *arguments: Any) -> Any:
+        """What the stage returns."""
+        self.name = stage.__name__
+        return self.run(stage, *arguments)
+
+
 def _task(stage: Callable[..., Any], *arguments: Any) -> Task[[], Any]:
     """The arguments stay in a closure, where Prefect neither hashes nor stores them."""
     policy = POLICIES.get(stage.__name__, Policy(stage.__name__.replace("_", " ")))

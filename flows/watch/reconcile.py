@@ -21,12 +21,17 @@ is overdue by this much found no worker."""
 BACK_OFF = (dt.timedelta(0), dt.timedelta(minutes=5), dt.timedelta(minutes=20))
 """Pause after the first, second, third failure of a cycle (and the last for all later ones)."""
 
+NO_SOURCE = "NoSource"
+"""Name of the state of a run that ended because no mirror had the analysis. It is no attempt:
+an outage may last as long as it likes."""
+
 Kind = Literal["start", "crash", "skip", "reorder"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One Prefect run of a cycle. `state` is the state's type, `since` when it came into it."""
+    """One Prefect run of a cycle. `state` is the state's type, `label` its name, `since` when the
+    run came into it."""
 
     id: str
     cycle: Cycle
@@ -35,6 +40,7 @@ class Run:
     since: dt.datetime
     due: dt.datetime
     tags: frozenset[str] = frozenset()
+    label: str = ""
 
     @property
     def waits(self) -> bool:
@@ -50,6 +56,11 @@ class Run:
     def failed(self) -> bool:
         """It ended badly; a cancelled run counts, somebody wanted it to end."""
         return self.state in {"FAILED", "CRASHED", "CANCELLED"}
+
+    @property
+    def lacked_source(self) -> bool:
+        """It failed, and only because there was nothing to start from."""
+        return self.failed and self.label == NO_SOURCE
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Attendance:
 class Action:
     """One thing to do: start a run of `cycle` at `at`, or change the run `run`.
 
-    `attempt` makes the start unique: the same cycle and attempt never start twice.
+    `number` is how many runs of the cycle are over: deciders that see the same start one run.
     """
 
     kind: Kind
@@ -79,7 +90,7 @@ class Action:
     reason: str
     run: str | None = None
     at: dt.datetime | None = None
-    attempt: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,9 @@ def decide(table: Sequence[Row], runs: Iterable[Run], now: dt.datetime, attempts
     """What to do about `table` (newest cycle first) given the runs of its cycles.
 
     Zombies are declared crashed and their cycles started again in the same pass; missing cycles
-    are started; each cycle gets `attempts` runs. Starts and waiting runs are ordered newest cycle
-    first, a second apart, because a worker takes the earliest first.
+    are started; each cycle gets `attempts` runs, not counting those that found no source. Starts
+    and waiting runs are ordered newest cycle first, a second apart, because a worker takes the
+    earliest first.
     """
     by_cycle = _grouped(runs)
     zombies = [_crash(run) for row in table for run in _zombies(row, by_cycle, now)]
@@ -132,17 +144,19 @@ def _plan(
     if any(run.claims_to_work and run.id not in dead for run in runs):
         return _Plan()
     failures = [run for run in runs if run.failed or run.id in dead]
-    if len(failures) >= attempts:
+    tries = sum(not run.lacked_source for run in failures)
+    if tries >= attempts:
         return _Plan(given_up=True)
-    if failures and now < _next_try(failures):
+    if failures and now < _next_try(failures, tries):
         return _Plan()
-    reason = f"attempt {len(failures) + 1} of {attempts}" if failures else "no run was scheduled"
-    return _Plan(starts=(Action("start", row.cycle, reason, attempt=len(failures) + 1),))
+    reason = f"attempt {tries + 1} of {attempts}" if failures else "no run was scheduled"
+    return _Plan(starts=(Action("start", row.cycle, reason, number=len(runs)),))
 
 
-def _next_try(failures: Sequence[Run]) -> dt.datetime:
-    pause = BACK_OFF[min(len(failures), len(BACK_OFF)) - 1]
-    return max(run.since for run in failures) + pause
+def _next_try(failures: Sequence[Run], tries: int) -> dt.datetime:
+    last = max(failures, key=lambda run: run.since)
+    place = len(BACK_OFF) if last.lacked_source else min(tries, len(BACK_OFF))
+    return last.since + BACK_OFF[place - 1]
 
 
 def _zombies(row: Row, by_cycle: Mapping[Cycle, Sequence[Run]], now: dt.datetime) -> list[Run]:
@@ -173,7 +187,7 @@ def _in_order(starts: list[Action], unserved: list[Run], now: dt.datetime) -> li
             action.reason,
             run=action.run,
             at=now + dt.timedelta(seconds=place),
-            attempt=action.attempt,
+            number=action.number,
         )
         for place, action in enumerate(newest_first)
     ]

@@ -49,10 +49,13 @@ def row(cycle: Cycle, state: State, *receipts: Receipt) -> Row:
     return Row(cycle, state, {each.stage: each for each in receipts}, (), address)
 
 
-def run(cycle: Cycle, state: str, minutes_ago: float, number: int = 1) -> Run:
-    """A run that came into `state` so many minutes before NOW."""
+def run(
+    cycle: Cycle, state: str, minutes_ago: float, number: int = 1, label: str = ""
+) -> Run:  # fmt: skip
+    """A run that came into `state`, named `label`, so many minutes before NOW."""
     since = NOW - dt.timedelta(minutes=minutes_ago)
-    return Run(f"{cycle.id}-{number}", cycle, state, f"forecast {cycle}", since, since)
+    name = f"forecast {cycle}"
+    return Run(f"{cycle.id}-{number}", cycle, state, name, since, since, label=label)
 
 
 def settings(folder: Path, **changes: Any) -> Settings:

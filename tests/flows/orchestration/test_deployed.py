@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from flows.locks import cycle_lock
+from flows.orchestration import deployed
 from flows.orchestration.deployed import CYCLE_PATTERN, untried_newer
 from tests.flows.records import NEWEST, NOW, receipt, settings
 
@@ -38,3 +40,9 @@ def test_the_interface_takes_a_cycle(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "today", "../../etc", "2026-11-23", "2026-11-23T00Z; rm"])
 def test_the_interface_takes_nothing_else(text: str) -> None:
     assert not re.search(CYCLE_PATTERN, text)
+
+
+def test_every_flow_reads_the_settings_that_make_its_log() -> None:
+    """With log_format json the lines of all of them are for machines."""
+    assert inspect.getsource(deployed).count("load_settings(") == 1
+    assert "load_settings(" in inspect.getsource(deployed.settings_of_run)

@@ -253,7 +253,7 @@ def test_every_command_of_the_runbook_does_its_work(
     first = Cycle.parse("2026-11-01T00Z")
     toy_stages.offer(settings, *(first.shift(6 * place) for place in range(-3, 56)))
     alert = Alert(kind="late", subject=PREPARED.label, cause="test", command="mosaic-ops status")
-    update_alerts([alert], settings.alerts, dt.datetime.now(dt.UTC), lambda *_: True, ["late"])
+    update_alerts([alert], settings.alerts, dt.datetime.now(dt.UTC), lambda *_: None, ["late"])
     with temporary_settings({PREFECT_API_URL: installed.api}):
         SlackWebhook(url="https://hooks.slack.com/services/T0/B0/x").save("oncall")
     commands = runbook_commands()

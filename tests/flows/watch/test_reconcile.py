@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from flows.watch.reconcile import Action, Verdict, decide
+from flows.watch.reconcile import NO_SOURCE, Action, Run, Verdict, decide
 from flows.watch.status import State
 from tests.flows.records import NEWEST, NOW, row, run
 
@@ -49,7 +49,7 @@ def test_late_runs_without_a_worker_are_told_and_put_newest_first() -> None:
 def test_a_zombie_is_declared_crashed_and_its_cycle_started_in_the_same_pass() -> None:
     verdict = decide([row(NEWEST, "interrupted")], [run(NEWEST, "RUNNING", 6)], NOW, 3)
     assert kinds(verdict) == [("crash", NEWEST.label), ("start", NEWEST.label)]
-    assert verdict.actions[1].attempt == 2
+    assert verdict.actions[1].reason == "attempt 2 of 3"
 
 
 def test_a_run_that_has_just_started_is_no_zombie() -> None:
@@ -66,12 +66,12 @@ def test_a_crash_is_tried_again_at_once_a_second_failure_after_five_minutes() ->
     table = [row(NEWEST, "failed")]
     first = run(NEWEST, "CRASHED", 0)
     assert decide(table, [first], NOW, 3).actions == (
-        Action("start", NEWEST, "attempt 2 of 3", at=NOW, attempt=2),
+        Action("start", NEWEST, "attempt 2 of 3", at=NOW, number=1),
     )
     earlier = run(NEWEST, "CRASHED", 30)
     assert not decide(table, [earlier, run(NEWEST, "FAILED", 4, 2)], NOW, 3).actions
     again = decide(table, [earlier, run(NEWEST, "FAILED", 5, 2)], NOW, 3)
-    assert [action.attempt for action in again.actions] == [3]
+    assert [action.reason for action in again.actions] == ["attempt 3 of 3"]
 
 
 def test_three_failures_are_enough() -> None:
@@ -87,5 +87,24 @@ def test_waiting_runs_of_expired_cycles_are_skipped() -> None:
 
 
 def test_a_run_that_skipped_or_deferred_is_no_attempt() -> None:
-    verdict = decide([row(NEWEST, "due")], [run(NEWEST, "COMPLETED", 10)], NOW, 3)
-    assert [action.attempt for action in verdict.actions] == [1]
+    done = [run(NEWEST, "FAILED", 30, 1), run(NEWEST, "COMPLETED", 10, 2)]
+    verdict = decide([row(NEWEST, "due")], done, NOW, 3)
+    assert [(action.reason, action.number) for action in verdict.actions] == [
+        ("attempt 2 of 3", 2)
+    ]  # fmt: skip
+
+
+def without_source(minutes_ago: float, number: int) -> Run:
+    return run(NEWEST, "FAILED", minutes_ago, number, label=NO_SOURCE)
+
+
+def test_an_outage_of_the_mirrors_uses_up_no_attempts() -> None:
+    """A run every twenty minutes for as long as the cycle is of use, then the usual attempts."""
+    outage = [without_source(20 * number, number) for number in range(1, 100)]
+    verdict = decide([row(NEWEST, "failed")], outage, NOW, 3)
+    assert verdict.given_up == ()
+    assert [action.reason for action in verdict.actions] == ["attempt 1 of 3"]
+    assert not decide([row(NEWEST, "failed")], [without_source(19, 1)], NOW, 3).actions
+    assert not decide([row(NEWEST, "expired")], outage, NOW, 3).actions
+    broken = [run(NEWEST, "FAILED", 60 + number, 200 + number) for number in range(3)]
+    assert decide([row(NEWEST, "failed")], [*outage, *broken], NOW, 3).given_up == (NEWEST,)
