@@ -34,7 +34,7 @@ CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 class Settings(BaseModel):
     """Everything a run needs to know, with defaults that suit one GPU box."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     data_root: Path = Field(Path("mosaic-data"), description="folder of downloads, archive, stores")
     published_root: str | None = Field(
@@ -140,6 +140,21 @@ class Settings(BaseModel):
                 "or give NAME=ADDRESS"
             )
         return mirrors
+
+    @field_validator("alert_webhook", "alert_webhook_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        """Files of secrets and manifests have the key also where there is nothing to say."""
+        return (value.strip() or None) if isinstance(value, str) else value
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _known_address(cls, address: SecretStr | None) -> SecretStr | None:
+        from flows.watch.delivery import REMEDY, is_understood
+
+        if address is not None and not is_understood(address.get_secret_value()):
+            raise ValueError(f"no service takes this address, give {REMEDY}")
+        return address
 
     @model_validator(mode="after")
     def _whole_steps(self) -> Settings:

@@ -101,6 +101,7 @@ def worker(
     from flows.orchestration.runs import connected, refuse_skew
     from flows.orchestration.service import replace_process, worker_command
 
+    load_settings(config)  # what is wrong with them is said here, not by every run
     with connected() as client:
         list(attendance(client, utc_now()))  # the pools are there and the password is right
         refuse_skew(utc_now())

@@ -49,6 +49,7 @@ def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -
     if cycle is not None:
         _one_cycle(Cycle.parse(cycle), load_settings(config))
         return
+    from flows.watch.alerts import undelivered
     from flows.watch.status import WINDOW_CYCLES, as_json, freshness, rows
     from flows.watch.status_text import matrix_lines
 
@@ -60,6 +61,8 @@ def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -
         return
     for line in matrix_lines(table[:cycles], figures):
         click.echo(line)
+    if silent := undelivered(settings.alerts):
+        click.echo(f"{len(silent)} alerts were not delivered: mosaic-ops alerts list")
 
 
 def _one_cycle(cycle: Cycle, settings: Settings) -> None:
@@ -119,6 +122,8 @@ def list_alerts(config: Path | None, everything: bool) -> None:
         muted = f", muted until {silent:%Y-%m-%dT%H:%MZ}" if silent else ""
         click.echo(f"{record.alert.key}: since {record.raised:%Y-%m-%dT%H:%MZ}{muted}{ended}")
         click.echo(f"  {record.alert.cause}\n  next: {record.alert.command}")
+        if record.fault:
+            click.echo(f"  NOT DELIVERED: {record.fault}")
     if not shown:
         click.echo("all is well")
 
@@ -169,6 +174,8 @@ def backfill(
     from flows import plan as planning
 
     settings = load_settings(config, **shape)
+    if not (here or dry_run):
+        _refuse_without_server()
     hours = planning.every_hours(every)
     cycles = planning.window(Cycle.parse(first), Cycle.parse(last), hours, utc_now())
     plan = planning.make_plan(cycles, settings, utc_now())
@@ -190,3 +197,12 @@ def backfill(
         click.echo(line)
     if failures:
         raise click.exceptions.Exit(1)
+
+
+def _refuse_without_server() -> None:
+    """What the runs need of the server, asked before hours of ingest."""
+    from flows.orchestration.backfill_runs import BACKFILL_DEPLOYMENT
+    from flows.orchestration.runs import connected, find_deployment
+
+    with connected() as client:
+        find_deployment(client, BACKFILL_DEPLOYMENT)

@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
@@ -18,10 +15,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.settings import Settings
+from flows.watch.delivery import deliver
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 from mosaic_core.contract.files import write_json_atomic
-
-SEND_SECONDS = 10.0
 
 _log = logging.getLogger("mosaic_ops")
 
@@ -32,7 +28,7 @@ class Alert(BaseModel):
     `kind` and `subject` (a cycle, a pool, a disk) name the alert: the same pair is one alert.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     kind: str
     subject: str
@@ -53,13 +49,15 @@ class Alert(BaseModel):
 
 
 class Record(BaseModel):
-    """An alert in the memory: since when, whether delivered, muted until, over since."""
+    """An alert in the memory: since when, whether delivered, muted until, over since; `fault`
+    says why the last delivery failed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     alert: Alert
     raised: dt.datetime
     delivered: dt.datetime | None = None
+    fault: str | None = None
     muted_until: dt.datetime | None = None
     over: dt.datetime | None = None
 
@@ -80,8 +78,8 @@ class Record(BaseModel):
         return self.muted_until is not None and now < self.muted_until
 
 
-Send = Callable[[str, dict[str, str]], bool]
-"""Delivers a text and its fields; False when it could not."""
+Send = Callable[[str, dict[str, str]], None]
+"""Delivers a text and its fields; MosaicOpsError says why it could not."""
 
 
 def update_alerts(
@@ -116,16 +114,32 @@ def _hold(alert: Alert, folder: Path, now: dt.datetime, send: Send) -> bool:
         muted = record.muted_until if record else None
         record = Record(alert=alert, raised=now, muted_until=muted)
         _log.warning("alert %s", alert.text.replace("\n", " | "))
-    if record.delivered is None and not record.is_muted(now) and send(alert.text, _fields(alert)):
-        record = record.model_copy(update={"delivered": now})
+    if record.delivered is None and not record.is_muted(now):
+        fault = _fault_of(send, alert.text, _fields(alert))
+        delivered = None if fault else now
+        record = record.model_copy(update={"delivered": delivered, "fault": fault})
     record.write(folder)
     return new
+
+
+def _fault_of(send: Send, text: str, fields: dict[str, str]) -> str | None:
+    """Deliver; why that failed, None when it worked. The memory is kept whatever a service does."""
+    try:
+        send(text, fields)
+    except MosaicOpsError as error:
+        fault = " ".join(str(error).split())
+    except Exception as error:  # noqa: BLE001 - its words may hold the address, a secret
+        fault = type(error).__name__
+    else:
+        return None
+    _log.warning("the alert was not delivered: %s", fault)
+    return fault
 
 
 def _end(record: Record, folder: Path, now: dt.datetime, send: Send) -> None:
     if record.delivered is not None and not record.is_muted(now):
         fields = {**_fields(record.alert), "state": "over"}
-        send(f"OVER {record.alert.kind} {record.alert.subject}", fields)
+        _fault_of(send, f"OVER {record.alert.kind} {record.alert.subject}", fields)
     _log.info("alert over: %s", record.alert.key)
     record.model_copy(update={"over": now}).write(folder)
 
@@ -149,56 +163,41 @@ def mute(key: str, until: dt.datetime, folder: Path) -> Record:
 
 def sender(settings: Settings) -> Send:
     """Delivery to the webhook of the settings; without one, alerts stand in the log only."""
-    address = webhook(settings)
-    if address is None:
-        return lambda _text, _fields: True
-    return lambda text, fields: _post(address, text, fields)
+
+    def send(text: str, fields: dict[str, str]) -> None:
+        address = webhook(settings)
+        if address is not None:
+            deliver(address, text, fields)
+
+    return send
 
 
 def webhook(settings: Settings) -> str | None:
-    """The address alerts go to, from the environment or a mounted file; never logged."""
+    """The address alerts go to, from the environment or a mounted file; never logged.
+
+    None when neither says one. InputError for a file that cannot be read.
+    """
     if settings.alert_webhook is not None:
         return settings.alert_webhook.get_secret_value()
     if settings.alert_webhook_file is None:
         return None
     try:
-        return settings.alert_webhook_file.read_text().strip()
-    except OSError as error:
+        return settings.alert_webhook_file.read_text().strip() or None
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"cannot read the address of the alert webhook: {error.strerror}",
+            f"cannot read the address of the alert webhook: {_words(error)}",
             where=str(settings.alert_webhook_file),
             remedy="mount the file, or set MOSAIC_OPS_ALERT_WEBHOOK",
         ) from None
 
 
-def _post(address: str, text: str, fields: dict[str, str]) -> bool:
-    """JSON to an http address; any other scheme (mailto:, slack:) through Apprise."""
-    if not address.startswith(("http://", "https://")):
-        return _notify(address, text)
-    body = json.dumps({"text": text, **fields}).encode()
-    request = urllib.request.Request(
-        address, data=body, headers={"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=SEND_SECONDS):
-            return True
-    except (urllib.error.URLError, OSError) as error:
-        _log.warning("the alert was not delivered: %s", getattr(error, "reason", error))
-        return False
+def _words(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or "" if isinstance(error, OSError) else "it is no text"
 
 
-def _notify(address: str, text: str) -> bool:
-    import apprise  # comes with Prefect
-
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it logs addresses, secrets included
-    service = apprise.Apprise()
-    if not service.add(address):
-        raise MosaicOpsError(
-            "the alert webhook is not an address that Apprise knows",
-            where="alert_webhook",
-            remedy="use an https address, or one like mailto://user:password@host",
-        )
-    return bool(service.notify(body=text, title="Mosaic Ops"))
+def undelivered(folder: Path) -> tuple[Record, ...]:
+    """The alerts that hold and that nobody was told of, because delivery failed."""
+    return tuple(r for r in records(folder) if r.over is None and r.fault is not None)
 
 
 def _fields(alert: Alert) -> dict[str, str]:
