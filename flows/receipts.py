@@ -7,6 +7,7 @@ are for display; these survive its database.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import socket
 import time
@@ -25,12 +26,14 @@ from mosaic_core.contract.files import write_json_atomic
 
 Status = Literal["running", "done", "failed"]
 
+_log = logging.getLogger("mosaic_ops")
+
 
 class Receipt(BaseModel):
     """The last attempt of one stage of one cycle; `reason` says why it failed, `cpu_seconds` what
-    its process took of the processors meanwhile."""
+    its process took of the processors meanwhile. Fields of a later version are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     cycle: str
     stage: str
@@ -50,15 +53,14 @@ class Receipt(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read one receipt; DataError when the file was damaged."""
+        """Read one receipt; DataError when the file is damaged or cannot be read."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise DataError(
-                f"not a receipt: {error.error_count()} faults",
-                where=str(path),
-                remedy="delete the file; the next run of the cycle writes it again",
-            ) from None
+            fault = f"not a receipt: {error.error_count()} faults"
+        except OSError as error:
+            fault = f"cannot read the receipt: {error.strerror}"
+        raise DataError(fault, where=str(path), remedy="nothing: the next run writes it again")
 
     def ended(self, status: Status, cpu_seconds: float, reason: str | None = None) -> Self:
         """This attempt, finished now."""
@@ -72,9 +74,18 @@ class Receipt(BaseModel):
 
 
 def receipts_of(cycle: Cycle, folder: Path) -> tuple[Receipt, ...]:
-    """Receipts of one cycle, in the order in which the stages started."""
-    found = [Receipt.read(path) for path in (folder / cycle.id).glob("*.json")]
-    return tuple(sorted(found, key=lambda receipt: receipt.started))
+    """Readable receipts of one cycle, in the order in which the stages started."""
+    found = map(_readable, (folder / cycle.id).glob("*.json"))
+    return tuple(sorted(filter(None, found), key=lambda receipt: receipt.started))
+
+
+def _readable(path: Path) -> Receipt | None:
+    """A receipt, or a warning that names it: the display goes on without."""
+    try:
+        return Receipt.read(path)
+    except DataError as error:
+        _log.warning("left out: %s", error)
+        return None
 
 
 @contextmanager
@@ -96,7 +107,12 @@ def recorded(
 
 def _started(stage: str, cycle: Cycle, folder: Path) -> Receipt:
     path = folder / cycle.id / f"{stage}.json"
-    attempt = Receipt.read(path).attempt + 1 if path.exists() else 1
+    last = _readable(path) if path.exists() else None
+    if last is None and path.exists():
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        _log.warning("the last attempt is not known, its receipt is now %s", aside)
+    attempt = last.attempt + 1 if last else 1
     return Receipt(
         cycle=cycle.id,
         stage=stage,

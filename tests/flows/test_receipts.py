@@ -53,6 +53,37 @@ def test_a_damaged_receipt_is_named(tmp_path: Path) -> None:
         Receipt.read(path)
 
 
+def test_a_damaged_receipt_holds_up_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named and set aside, and the stage goes on as at its first attempt."""
+    path = tmp_path / CYCLE.id / "fetch.json"
+    path.parent.mkdir()
+    for damage in ("", "{}", '{"cycle": "2026'):
+        path.write_text(damage)
+        assert receipts_of(CYCLE, tmp_path) == ()
+        with recorded("fetch", CYCLE, tmp_path, LogReporter(), "fetching"):
+            pass
+        assert [(each.status, each.attempt) for each in receipts_of(CYCLE, tmp_path)] == [
+            ("done", 1)
+        ]  # fmt: skip
+        assert path.with_suffix(".damaged").read_text() == damage
+    assert str(path) in caplog.text
+    assert str(path.with_suffix(".damaged")) in caplog.text
+
+
+def test_a_receipt_of_a_later_version_is_read(tmp_path: Path) -> None:
+    """After a rollback the receipts of the version before it are still there."""
+    with recorded("fetch", CYCLE, tmp_path, LogReporter(), "fetching"):
+        pass
+    path = tmp_path / CYCLE.id / "fetch.json"
+    path.write_text(path.read_text().replace('"host"', '"watts": 700, "host"'))
+    assert receipts_of(CYCLE, tmp_path)[0].status == "done"
+    with recorded("fetch", CYCLE, tmp_path, LogReporter(), "fetching"):
+        pass
+    assert receipts_of(CYCLE, tmp_path)[0].attempt == 2
+
+
 HOLD = textwrap.dedent(
     """
     import sys, time
