@@ -1,8 +1,8 @@
 """Is this machine fit to run the model? Asked before a worker takes runs, and after any change.
 
 The golden is recorded beside the weights at the first canary and enforced from then on: digests
-of the bundle's files, and samples of a two-step rollout from a state that only depends on the
-statistics. New weights are accepted by recording again, on purpose.
+of the files that the variant's model is loaded from, and samples of a two-step rollout from a state
+that only depends on the statistics. New weights are accepted by recording again, on purpose.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flows.settings import Settings
 from flows.watch.alerts import Alert, sender, update_alerts
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError, MosaicOpsError
-from mosaic_core.contract.files import sha256_file, write_json_atomic
+from mosaic_core.contract.files import write_json_atomic
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.contract.variables import CHANNELS
@@ -125,14 +125,18 @@ def refuse_unaccepted(sha256: Mapping[str, str], settings: Settings) -> None:
     `sha256` are the digests of the loaded files by name. Before the first canary anything goes.
     """
     path = golden_path(settings)
-    accepted = _read(path).sha256 if path.exists() else sha256
-    changed = sorted(name for name, digest in sha256.items() if accepted.get(name) != digest)
+    changed = _changed(_read(path).sha256, sha256) if path.exists() else []
     if changed:
         raise ModelError(
             f"the weights changed since the canary accepted them ({', '.join(changed)})",
             where=str(settings.weights),
             remedy="bring the old files back, or accept the new ones: mosaic-ops canary --record",
         )
+
+
+def _changed(accepted: Mapping[str, str], loaded: Mapping[str, str]) -> list[str]:
+    """The loaded files that are not as accepted; others of the bundle are not the model's."""
+    return sorted(name for name, digest in loaded.items() if accepted.get(name) != digest)
 
 
 def golden_path(settings: Settings) -> Path:
@@ -162,14 +166,9 @@ def _read(path: Path) -> Golden:
 
 def differences(golden: Golden, found: Golden, deviations: NDArray[np.float64]) -> list[str]:
     """How `found` departs from the golden; `deviations` (channel,) are the scales."""
-    if golden.sha256 != found.sha256:
-        changed = {
-            name
-            for name in {*golden.sha256, *found.sha256}
-            if golden.sha256.get(name) != found.sha256.get(name)
-        }
+    if changed := _changed(golden.sha256, found.sha256):
         return [
-            f"the weights changed since they were accepted ({', '.join(sorted(changed))}); "
+            f"the weights changed since they were accepted ({', '.join(changed)}); "
             "mosaic-ops canary --record accepts them"
         ]
     shape = (len(NUMBERS), len(CHANNELS), SAMPLES)
@@ -203,17 +202,10 @@ def _observed(settings: Settings) -> Golden:
     return Golden(
         variant=settings.variant,
         precision=forecaster.precision,
-        sha256=_digests(settings),
+        sha256=dict(forecaster.provenance.sha256),
         samples=tuple(np.round(flat[:, :, points].astype(np.float64).ravel(), 6).tolist()),
         made_on=versions(),
     )
-
-
-def _digests(settings: Settings) -> dict[str, str]:
-    """Of every file of the bundle but the golden itself."""
-    files = (path for path in sorted(settings.weights.iterdir()) if path.is_file())
-    kinds = (".npz", ".safetensors", ".pt")
-    return {path.name: sha256_file(path) for path in files if path.suffix in kinds}
 
 
 def statistics(settings: Settings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -91,6 +91,23 @@ def test_no_run_with_weights_that_the_canary_has_not_seen(bundle: Settings, tmp_
     weights.write_bytes(kept)
 
 
+def test_other_files_in_the_folder_are_not_the_models(bundle: Settings) -> None:
+    """`weights fetch era5` on a machine that makes hres stops nothing."""
+    assert examine(bundle, record=True).is_fit
+    others = [bundle.weights / name for name in ("era5.safetensors", "norm_stats_era5.npz")]
+    for path in others:
+        path.write_bytes(b"of another variant")
+    assert examine(bundle).is_fit
+    assert examine(bundle, record=True).is_fit
+    for path in others:
+        path.unlink()
+    assert examine(bundle).is_fit
+    for name in ("norm_stats_mini.npz", "static_vars.npz"):
+        refuse_unaccepted({name: sha256_file(bundle.weights / name)}, bundle)
+        with pytest.raises(ModelError, match=name):
+            refuse_unaccepted({name: "0"}, bundle)
+
+
 def test_another_rollout_than_the_golden_is_told(bundle: Settings) -> None:
     from flows.watch.canary import Golden
 
