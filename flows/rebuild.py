@@ -27,9 +27,12 @@ def rebuild_members(
 
     ModelError when the weights are not those of the published run.
     """
+    from mosaic_core.model.placement import refuse_days_on_a_cpu
+
     recipe = read_recipe(open_root(root), cycle)
     numbers = parse_members(members, recipe.numbers)
     recipe.spec(numbers)
+    refuse_days_on_a_cpu(weights, recipe.provenance.model_variant, device)
     some = f"{len(numbers)} of {len(recipe.numbers)} members"
     with report.stage(f"{some} of {cycle}, {recipe.steps} steps") as advance:
 

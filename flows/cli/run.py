@@ -15,13 +15,12 @@ from rich.table import Table
 
 from flows.progress import BarReporter, shown
 from flows.settings import PREFIX, Settings, load_settings
+from flows.timetable import due_cycle, refuse_future
 from mosaic_core.contract.cycle import Cycle
 
 if TYPE_CHECKING:
     from flows.demo import Demo
     from flows.forecast import Outcome
-
-READY = dt.timedelta(hours=6, minutes=45)  # open data of step 0 appears so long after T
 
 
 @click.command()
@@ -107,9 +106,12 @@ def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **opti
     nothing; running an interrupted one finishes it.
     """
     from flows.forecast import forecast_cycle
+    from mosaic_core.model.placement import refuse_days_on_a_cpu
 
     settings = load_settings(config, mirrors=mirrors or None, **options)
-    chosen = Cycle.parse(cycle) if cycle else Cycle.latest_before(dt.datetime.now(dt.UTC) - READY)
+    now = dt.datetime.now(dt.UTC)
+    chosen = refuse_future(Cycle.parse(cycle), now) if cycle else due_cycle(now)
+    refuse_days_on_a_cpu(settings.weights, settings.variant, settings.device)
     console = Console()
     started = time.monotonic()
     with shown(console, settings.log_format) as report:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from mosaic_core.model.checkpoint import usable_device
+from mosaic_core.contract.errors import InputError, ModelError
+from mosaic_core.model.checkpoint import usable_device, weights_path
+
+FULL_SIZE_BYTES = 100e6
+"""Weights of the published variants are 8 times as large or more, those of the demo 1/40."""
 
 
 def placement(name: str) -> tuple[torch.device, torch.dtype]:
@@ -16,6 +22,23 @@ def placement(name: str) -> tuple[torch.device, torch.dtype]:
     chosen = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     device = usable_device(chosen)
     return device, torch.float16 if device.type == "cuda" else torch.float32
+
+
+def refuse_days_on_a_cpu(weights: Path, variant: str, device: str) -> None:
+    """InputError when 'auto' would mean a CPU for a model of full size: a cycle would take days.
+
+    Naming the CPU is asking for it. That weights are missing is said where they are read.
+    """
+    try:
+        size = weights_path(weights, variant).stat().st_size
+    except ModelError:
+        return
+    if device == "auto" and size >= FULL_SIZE_BYTES and placement(device)[0].type == "cpu":
+        raise InputError(
+            f"there is no GPU here, and {variant} would take days on a CPU",
+            where="device auto",
+            remedy="type it where the GPU is; --device cpu if a CPU is what you want",
+        )
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,12 @@ def test_every_command_has_a_help_page() -> None:
         assert any(line.strip() for line in described), f"{path} has no description"
 
 
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *words], capture_output=True, text=True, cwd=cwd, check=False)
+def run(
+    *words: str, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *words], capture_output=True, text=True, cwd=cwd, env=env, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     [
         (("run", "2026-11-23T03Z"), 2, "is not a cycle"),
         (("run", "tomorrow"), 2, "cannot read 'tomorrow' as a cycle"),
+        (("run", "2099-01-01T00Z"), 2, "cycle 2099-01-01T00Z is in the future"),
         (("run", "--variant", "gfs"), 2, "unknown variant 'gfs'"),
         (("run", "--members", "0"), 2, "members"),
         (("run", "--members", "1000"), 2, "members"),
@@ -91,3 +97,27 @@ def test_a_command_that_found_something_wrong_says_so_by_its_exit_code(tmp_path:
     for options, expected in (([], 0), (["--bad"], 1), (["--help"], 0)):
         done = subprocess.run([sys.executable, "-c", code, "look", *options], cwd=ROOT, check=False)
         assert done.returncode == expected, options
+
+
+def test_a_full_size_model_runs_on_a_cpu_only_on_purpose(tmp_path: Path) -> None:
+    """Whoever types it on the wrong machine would hold the cycle's lock for days."""
+    weights = tmp_path / "mosaic-data" / "weights" / "hres.safetensors"
+    weights.parent.mkdir(parents=True)
+    with weights.open("wb") as file:
+        file.truncate(850_000_000)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    asked = run("run", "2026-11-23T00Z", cwd=tmp_path, env=environment)
+    assert asked.returncode == 2, asked.stderr
+    assert "where the GPU is; --device cpu" in asked.stderr
+    meant = run("run", "2026-11-23T00Z", "--device", "cpu", cwd=tmp_path, env=environment)
+    assert meant.returncode == 6, "it goes on, to the statistics that are not there"
+
+
+def test_a_backfill_asks_for_its_server_before_hours_of_ingest(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    words = ("backfill", "2026-11-01T00Z", "2026-11-01T06Z")
+    done = run(*words, cwd=tmp_path, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert "no Prefect server is named" in done.stderr
+    assert not done.stdout, "nothing was planned or fetched"
+    assert not (tmp_path / "mosaic-data").exists()
