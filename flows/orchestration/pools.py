@@ -21,8 +21,12 @@ from prefect.exceptions import ObjectNotFound
 from flows.watch.reconcile import Attendance
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 
-CPU_RUNS = 6
-"""Runs at once on the CPU pool besides those of a backfill: most wait for a mirror or a GPU."""
+LIVE_RUNS = 8
+"""Live cycles at once: all that come in the 48 h in which a cycle is of use can stand in line for
+a GPU that is away."""
+
+OPERATIONS_RUNS = 4
+"""Room that neither they nor a backfill's cycles take: the reconciler and the alerts go on."""
 
 WORKERS = {
     "process": ("prefect.workers.process", "ProcessWorker", "prefect"),
@@ -62,8 +66,8 @@ def pools(gpus: int) -> tuple[Pool, ...]:
         Pool(
             "cpu",
             "Waiting, fetching, archiving, publishing; the operations.",
-            CPU_RUNS + backfills,
-            (Queue("live", 1), Queue("operations", 2), Queue("backfill", 10, backfills)),
+            LIVE_RUNS + OPERATIONS_RUNS + backfills,
+            (Queue("live", 1, LIVE_RUNS), Queue("operations", 2), Queue("backfill", 10, backfills)),
         ),
         Pool(
             "gpu",

@@ -32,6 +32,8 @@ from flows.orchestration.service import (
     worker_command,
 )
 from flows.orchestration.tasks import MARKDOWN_LIMIT_BYTES
+from flows.settings import Settings
+from flows.timetable import CYCLE_STEP_HOURS
 from ingest.gate.verdict import Limits, Verdict, unchecked
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 from postprocess.publish import published_cycle
@@ -105,7 +107,10 @@ def test_a_backfill_leaves_a_gpu_to_the_live_cycle() -> None:
     for gpus, runs in ((1, 2), (2, 2), (4, 4), (8, 8)):
         cpu = pools(gpus)[0]
         assert cpu.queues[2].limit == runs, "runs of a backfill that can ask for a GPU"
-        assert cpu.limit > runs, "the live cycle and the operations have room beside them"
+        live = cpu.queues[0].limit
+        assert live is not None
+        assert live * CYCLE_STEP_HOURS >= Settings().catchup_hours, "all can wait for a GPU"
+        assert cpu.limit >= live + runs + 2, "the reconciler runs while they do"
 
 
 def test_a_plain_deploy_keeps_the_number_of_gpus(
