@@ -103,7 +103,8 @@ def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **opti
     """Bring one CYCLE (such as 2026-11-23T00Z) from the analysis to the published Zarr.
 
     Without CYCLE: the newest whose analysis should be out. Running a published cycle again does
-    nothing; running an interrupted one finishes it.
+    nothing; running an interrupted one finishes it. Without a GPU a model of full size must be
+    asked for with --device cpu: it takes days.
     """
     from flows.forecast import forecast_cycle
     from mosaic_core.model.placement import refuse_days_on_a_cpu

@@ -120,6 +120,22 @@ def test_other_weights_are_refused(published: Published, tmp_path: Path) -> None
     assert not (tmp_path / "x.zarr").exists()
 
 
+def test_a_full_size_model_is_rebuilt_on_a_cpu_only_on_purpose(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    large = tmp_path / "weights" / "mini.safetensors"
+    large.parent.mkdir()
+    with large.open("wb") as file:
+        file.truncate(850_000_000)
+    arguments = (CYCLE, published.root, large.parent, "1", tmp_path / "x")
+    with pytest.raises(InputError, match="would take days on a CPU") as refused:
+        rebuild_members(*arguments, "auto", LogReporter())
+    assert "--device cpu" in refused.value.remedy
+    with pytest.raises(ModelError):
+        rebuild_members(*arguments, "cpu", LogReporter())
+
+
 def test_what_cannot_be_rebuilt_is_told(published: Published, tmp_path: Path) -> None:
     arguments = (published.root, published.weights)
     with pytest.raises(InputError, match=r"members \[7\] were not part"):
