@@ -121,3 +121,11 @@ def test_a_backfill_asks_for_its_server_before_hours_of_ingest(tmp_path: Path) -
     assert "no Prefect server is named" in done.stderr
     assert not done.stdout, "nothing was planned or fetched"
     assert not (tmp_path / "mosaic-data").exists()
+
+
+def test_a_worker_with_settings_that_are_wrong_does_not_start(tmp_path: Path) -> None:
+    environment = {**os.environ, "MOSAIC_OPS_ALERT_WEBHOOK": "carrier-pigeon://hunter2"}
+    done = run("worker", "cpu", cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert "no service takes this address" in done.stderr
+    assert "hunter2" not in done.stderr
