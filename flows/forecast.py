@@ -14,9 +14,11 @@ from flows import stages
 from flows.figures import FIGURE_NAMES, FIGURES
 from flows.locks import cycle_lock
 from flows.progress import Reporter
+from flows.provenance import other_shape
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, SourceError
+from postprocess.publish import published_cycle
 
 INGEST_LOCKS = "ingest"
 
@@ -26,11 +28,13 @@ Run = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cycle: `address` is its folder of stores; `made` says if by this run."""
+    """What became of a cycle: `address` is its folder of stores; `made` says if by this run, and
+    `why` if not."""
 
     cycle: Cycle
     address: str
     made: bool
+    why: str = ""
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -44,24 +48,43 @@ def plainly(stage: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def forecast_cycle(
-    cycle: Cycle, settings: Settings, report: Reporter, run: Run = plainly
+    cycle: Cycle, settings: Settings, report: Reporter, run: Run = plainly, *, again: bool = False
 ) -> Outcome:
     """Bring `cycle` to publication and say where it is.
 
-    Raises CycleIsBusyError when another process works on the cycle, and the error of the stage
-    that failed; what was finished before it stays and is not done again.
+    With `again` also when it is published: the pointer goes to the more complete run (members and
+    hours), of equals to the later. Raises CycleIsBusyError when another process works on the cycle,
+    and the error of the stage that failed; what was finished before it stays and is not done again.
     """
     with cycle_lock(cycle, settings.locks):
-        if address := stages.published_address(cycle, settings):
-            report.say(f"cycle {cycle} is already published in {address}: nothing to do")
-            return Outcome(cycle, address, made=False)
+        before = stages.published_address(cycle, settings)
+        if before and not again:
+            return _left(cycle, before, _already(cycle, before, settings), report)
 
         stages.reference(settings)  # without weights there is no point in fetching anything
         obtain_history(cycle, settings, report, run)
         state = run(stages.initial_state, cycle, settings, report)
         staged = run(stages.rollout, cycle, state, settings, report)
         address = run(stages.publish, cycle, staged, settings, report)
+        if before and address == before:
+            return _left(cycle, before, f"computed again; {before} is at least as complete", report)
         return Outcome(cycle, address, made=True)
+
+
+def _already(cycle: Cycle, address: str, settings: Settings) -> str:
+    """That a cycle is published, and whether as it was asked for."""
+    manifest = published_cycle(settings.published, cycle)
+    other = other_shape(manifest, settings) if manifest else ""
+    advice = (
+        f" as {other}; with --again that is computed too, and readers get the more complete run, "
+        "of equals the later"
+    )
+    return f"already published in {address}{advice if other else ': nothing to do'}"
+
+
+def _left(cycle: Cycle, address: str, why: str, report: Reporter) -> Outcome:
+    report.say(f"cycle {cycle} is {why}")
+    return Outcome(cycle, address, made=False, why=why)
 
 
 def obtain_history(cycle: Cycle, settings: Settings, report: Reporter, run: Run) -> None:

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 from flows import stages
 from flows.estimates import Costs, costs
+from flows.provenance import other_shape
 from flows.settings import Settings
 from flows.timetable import CYCLE_STEP_HOURS, due_cycle
 from flows.watch.status_text import duration
 from ingest.sources import Source, analysis_files
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, MosaicOpsError
+from postprocess.publish import published_cycle
 
 LIMIT_CYCLES = 4 * 366
 STAND_IN = "6-h forecast"
+OTHERS = "with other members, length or variant: mosaic-ops run CYCLE --again computes one of these"
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class Need:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a backfill will do. `holes` are cycles that cannot be run, with the reason;
+    """What a backfill will do. `others` are the published cycles that are of another shape than
+    the settings', which stay as they are. `holes` are cycles that cannot be run, with the reason;
     `stand_ins` are those that start from forecasts in the place of the analyses named."""
 
     cycles: tuple[Cycle, ...]
     published: tuple[Cycle, ...]
+    others: tuple[Cycle, ...]
     holes: dict[Cycle, str]
     stand_ins: dict[Cycle, tuple[Cycle, ...]]
     needs: tuple[Need, ...]
@@ -97,7 +102,8 @@ def window(first: Cycle, last: Cycle, every_hours: int, now: dt.datetime) -> tup
 
 def make_plan(cycles: Sequence[Cycle], settings: Settings, now: dt.datetime) -> Plan:
     """What is left to do for `cycles`, from the stores as they are."""
-    done = {cycle for cycle in cycles if stages.published_address(cycle, settings)}
+    manifests = ((cycle, published_cycle(settings.published, cycle)) for cycle in cycles)
+    done = {cycle: manifest for cycle, manifest in manifests if manifest}
     wanted = [cycle for cycle in cycles if cycle not in done]
     histories = {cycle: stages.history(cycle, settings) for cycle in wanted}
     needed = sorted({analysis for history in histories.values() for analysis in history})
@@ -111,6 +117,7 @@ def make_plan(cycles: Sequence[Cycle], settings: Settings, now: dt.datetime) -> 
     return Plan(
         cycles=runnable,
         published=tuple(sorted(done)),
+        others=tuple(cycle for cycle in sorted(done) if other_shape(done[cycle], settings)),
         holes=holes,
         stand_ins={cycle: slots for cycle, slots in stand_ins.items() if slots},
         needs=tuple(found[analysis] for analysis in used),
@@ -194,7 +201,8 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [
         f"{len(plan.cycles)} cycles to run"
         + (f", {plan.cycles[0]} to {plan.cycles[-1]}" if plan.cycles else ""),
-        f"{len(plan.published)} are published already",
+        f"{len(plan.published)} are published already"
+        + (f", of them {len(plan.others)} {OTHERS}" if plan.others else ""),
         f"{len(plan.needs)} analyses, each used by every cycle that needs it: {told or 'none'}",
         f"{len(plan.to_fetch)} to fetch, {plan.fetch_bytes / 1e9:.2f} GB ({origin('fetch')})",
         f"{duration(plan.gpu_seconds)} of GPU ({origin('gpu')})",

@@ -16,6 +16,7 @@ import xarray as xr
 from flows.settings import Settings
 from flows.storms import storms_in
 from mosaic_core.contract.cycle import Cycle
+from postprocess.manifest import Manifest
 from postprocess.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -67,6 +68,21 @@ def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, forecaster: Fore
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     return digest.hexdigest()[:RUN_ID_DIGITS]
+
+
+def other_shape(manifest: Manifest, settings: Settings) -> str:
+    """What is published, in words, when it is not what the settings ask for; else empty."""
+    there = (
+        str(manifest.provenance.get("model_variant", settings.variant)),
+        manifest.members,
+        manifest.lead_hours,
+    )
+    wanted = settings.variant, settings.members, settings.lead_hours
+    return "" if there == wanted else f"{_shape(*there)}, not {_shape(*wanted)}"
+
+
+def _shape(variant: str, members: int, lead_hours: int) -> str:
+    return f"{variant} {members} members {lead_hours} h"
 
 
 def input_analyses(state: xr.Dataset) -> tuple[str, ...]:

@@ -99,12 +99,16 @@ def _demo_in_prefect(chosen: Demo, console: Console) -> None:
 @click.option("--published-root", help="Folder, s3:// or gs:// that readers look at.")
 @click.option("--weights-dir", type=click.Path(path_type=Path), help="Folder of the weights.")
 @click.option("--mirror", "mirrors", multiple=True, help="Name, or NAME=ADDRESS; repeatable.")
-def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **options: Any) -> None:
+@click.option("--again", is_flag=True, help="Also when it is published: the better run stays.")
+def run(
+    cycle: str | None, config: Path | None, mirrors: tuple[str, ...], again: bool, **options: Any
+) -> None:
     """Bring one CYCLE (such as 2026-11-23T00Z) from the analysis to the published Zarr.
 
     Without CYCLE: the newest whose analysis should be out. Running a published cycle again does
-    nothing; running an interrupted one finishes it. Without a GPU a model of full size must be
-    asked for with --device cpu: it takes days.
+    nothing; running an interrupted one finishes it. With --again a published cycle is computed with
+    these settings too, and readers get the run with more members and hours, of equals the later.
+    Without a GPU a model of full size must be asked for with --device cpu: it takes days.
     """
     from flows.forecast import forecast_cycle
     from mosaic_core.model.placement import refuse_days_on_a_cpu
@@ -116,7 +120,7 @@ def run(cycle: str | None, config: Path | None, mirrors: tuple[str, ...], **opti
     console = Console()
     started = time.monotonic()
     with shown(console, settings.log_format) as report:
-        outcome = forecast_cycle(chosen, settings, report)
+        outcome = forecast_cycle(chosen, settings, report, again=again)
     if settings.log_format == "text":
         _show(console, outcome, time.monotonic() - started)
 

@@ -86,6 +86,7 @@ def forecast(
     variant: VariantName | None = None,
     members: Members | None = None,
     lead_hours: LeadHours | None = None,
+    again: bool = False,
 ) -> State[Any]:
     """Bring one cycle to publication; a cycle that is published or in work is left alone.
 
@@ -95,6 +96,7 @@ def forecast(
         variant: Model, hres (6-h steps) or era5 (24-h steps). Empty: the workers' setting.
         members: Ensemble size, 2 to 200. Empty: the workers' setting, normally 24.
         lead_hours: Length of the forecast in hours. Empty: the workers' setting, normally 240.
+        again: Also when it is published, as with more members: readers get the better run.
     """
     settings = settings_of_run(variant=variant, members=members, lead_hours=lead_hours)
     chosen = refuse_future(_cycle_of_run(cycle), now())
@@ -102,7 +104,7 @@ def forecast(
         return Completed(name="Deferred", message=f"{newer} comes first; the reconciler returns")
     tried = LastStage(runner(settings, _gpu_queue()))
     try:
-        outcome = shown_cycle(chosen, settings, run=tried)
+        outcome = shown_cycle(chosen, settings, run=tried, again=again)
     except CycleIsBusyError as busy:
         return Completed(name="Skipped", message=str(busy))
     except SourceError as error:
@@ -110,7 +112,7 @@ def forecast(
             raise
         return Failed(name=NO_SOURCE, message=str(error))
     if not outcome.made:
-        return Completed(name="Skipped", message=f"already published in {outcome.address}")
+        return Completed(name="Skipped", message=outcome.why)
     return Completed(name="Published", message=f"{chosen} is in {outcome.address}")
 
 
@@ -147,12 +149,14 @@ def shown_cycle(
     settings: Settings,
     echo: Reporter | None = None,
     run: Callable[..., Any] = as_task,
+    *,
+    again: bool = False,
 ) -> Outcome:
     """forecast_cycle inside a Prefect run: stages are tasks, results are on the run's page."""
     keep_to_the_story()
     name_run(run_name(cycle), (cycle_tag(cycle), f"variant:{settings.variant}"))
     try:
-        outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run)
+        outcome = forecast_cycle(cycle, settings, PrefectReporter(echo), run, again=again)
     except CycleIsBusyError:
         raise
     except MosaicOpsError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ import xarray as xr
 
 from flows.demo import CYCLE, NOTICE
 from flows.figures import FIGURE_NAMES
+from flows.forecast import forecast_cycle
+from flows.progress import LogReporter
 from flows.receipts import receipts_of
+from flows.settings import Settings
+from postprocess.publish import read_pointer
 from tests.factories import MEMBERS, STEPS, DemoFolder
 
 pytestmark = pytest.mark.e2e
@@ -64,6 +70,28 @@ def test_a_second_run_does_nothing_and_says_so(finished: DemoFolder) -> None:
     assert "already published" in output
     assert "nothing to do" in output
     assert {path: path.stat().st_mtime_ns for path in finished.published.rglob("*")} == before
+
+
+def test_again_with_more_members_is_what_readers_get(finished: DemoFolder, tmp_path: Path) -> None:
+    """The pointer decides: more members win, and fewer do not take it back."""
+    data = shutil.copytree(finished.data, tmp_path / "data")
+    more = Settings(
+        data_root=data, variant="mini", members=MEMBERS + 1, lead_hours=6 * STEPS, device="cpu",
+        mirrors=("made-up=http://127.0.0.1:9",), notice=NOTICE,
+    )  # fmt: skip
+    left = forecast_cycle(CYCLE, more, LogReporter())
+    assert not left.made
+    assert f"mini {MEMBERS} members" in left.why
+    better = forecast_cycle(CYCLE, more, LogReporter(), again=True)
+    assert better.made
+    pointer = read_pointer(data / "published")
+    assert pointer is not None
+    assert better.address == f"{data}/published/{pointer.path}"
+    assert pointer.members == MEMBERS + 1
+    fewer = more.model_copy(update={"members": MEMBERS})
+    worse = forecast_cycle(CYCLE, fewer, LogReporter(), again=True)
+    assert (worse.made, worse.address) == (False, better.address)
+    assert read_pointer(data / "published") == pointer
 
 
 def test_every_stage_left_a_receipt(finished: DemoFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import LocalCluster
@@ -194,6 +195,38 @@ def test_a_plan_says_which_cycles_start_from_a_stand_in(settings: Settings) -> N
     assert f"{cycles(8)[3]} starts from the 6-h forecast for {gone[0]}" in lines
     none = again.model_copy(update={"forecast_fills": 0})
     assert len(planning.make_plan(cycles(8), none, NOW).holes) == 4
+
+
+def test_another_shape_of_a_published_cycle_is_said_and_made_when_asked(
+    settings: Settings,
+) -> None:
+    offer(settings, 3)
+    assert not run(settings, 3)
+    more = settings.model_copy(update={"members": 8})
+    same, other = (planning.make_plan(cycles(3), each, NOW) for each in (settings, more))
+    assert (len(same.others), len(other.others)) == (0, 3)
+    assert "3 are published already" in planning.plan_lines(same)
+    line = planning.plan_lines(other)[1]
+    assert line.startswith("3 are published already, of them 3 with other members, length or")
+    assert len(planning.make_plan(cycles(3), with_(more, variant="hres"), NOW).others) == 3
+
+    before = toy_stages.ledger(settings)
+    left = forecast.forecast_cycle(FIRST, more, LogReporter())
+    assert "as mini 4 members 24 h, not mini 8 members 24 h; with --again" in left.why
+    assert "nothing to do" in forecast.forecast_cycle(FIRST, settings, LogReporter()).why
+    assert toy_stages.ledger(settings) == before
+
+    better = forecast.forecast_cycle(FIRST, more, LogReporter(), again=True)
+    assert better.made
+    assert toy_stages.published_address(FIRST, settings) == better.address
+    worse = forecast.forecast_cycle(FIRST, with_(settings, members=2), LogReporter(), again=True)
+    assert not worse.made
+    assert worse.address == better.address, "readers keep the better run"
+    assert worse.why == f"computed again; {better.address} is at least as complete"
+
+
+def with_(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update=changes)
 
 
 def test_a_bad_analysis_stops_only_the_cycles_that_need_it(settings: Settings) -> None:

@@ -10,8 +10,8 @@ from flows import stages
 from tests.flows import toy_stages
 
 DOORS = (
-    "archive", "fetch", "fill", "history", "initial_state", "mirror", "missing_analyses", "publish",
-    "published_address", "reference", "rollout", "wait",
+    "archive", "fetch", "fill", "held_fills", "history", "initial_state", "mirror",
+    "missing_analyses", "publish", "published_address", "reference", "rollout", "wait",
 )  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def published_address(cycle: Cycle, settings: Settings) -> str | None:
 def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> str:
     """Make it visible; latest.json never goes backwards."""
     with recorded("publish", cycle, settings.receipts, report, f"publish {cycle}"):
-        name = f"run{os.getpid()}"
+        name = f"run{os.getpid()}-{settings.variant}-{settings.members}x{settings.lead_hours}"
         manifest = Manifest(
             cycle=cycle.id,
             run_id=name,
@@ -167,15 +167,15 @@ def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) ->
             members=settings.members,
             lead_hours=settings.lead_hours,
             created_at=dt.datetime.now(dt.UTC),
-            provenance={},
+            provenance={"model_variant": settings.variant},
             objects=(),
         )
         root = open_root(settings.published)
         root.write(f"{manifest.path}/manifest.json", manifest.to_bytes(), cache=MUTABLE)
-        for key in (current_key(cycle), LATEST):
-            advance(root, key, manifest, digest(manifest.to_bytes()))
+        for key in (LATEST, current_key(cycle)):
+            standing = advance(root, key, manifest, digest(manifest.to_bytes()))
         note(settings, f"publish {cycle.id}")
-    return f"{settings.published}/{manifest.path}"
+    return f"{settings.published}/{standing.path}"
 
 
 def history(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
