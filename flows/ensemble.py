@@ -23,7 +23,7 @@ from flows.watch.canary import refuse_unaccepted
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DeviceError
-from mosaic_core.contract.files import write_json_atomic
+from mosaic_core.contract.files import remove_asides, write_json_atomic
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.points import write_points
@@ -118,12 +118,16 @@ class EnsembleRun:
 def run_ensemble(
     cycle: Cycle, state: Path, settings: Settings, advance: Advance, finishing: Finishing
 ) -> Path:
-    """Forecast from the stored initial state; the folder with every finished store of the run."""
+    """Forecast from the stored initial state; the folder with every finished store of the run.
+
+    The caller holds the lock of the cycle: leftovers of killed writers go before it is complete.
+    """
     run = EnsembleRun.prepare(cycle, state, settings)
     if not _is_complete(run.folder):
         run.folder.mkdir(parents=True, exist_ok=True)
         _stream_into_stores(run, advance, finishing)
         run.restart.remove()
+        remove_asides(run.folder)
         write_json_atomic(run.folder / COMPLETE, {"run_id": run.name})
     return run.folder
 

@@ -59,6 +59,7 @@ def forecast_cycle(
     with cycle_lock(cycle, settings.locks):
         before = stages.published_address(cycle, settings)
         if before and not again:
+            stages.settle(cycle, settings)
             return _left(cycle, before, _already(cycle, before, settings), report)
 
         stages.reference(settings)  # without weights there is no point in fetching anything

@@ -20,6 +20,7 @@ from ingest.sources import Source, analysis_files
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, MosaicOpsError
 from postprocess.publish import published_cycle
+from postprocess.retention_rules import parse_rules
 
 LIMIT_CYCLES = 4 * 366
 STAND_IN = "6-h forecast"
@@ -46,7 +47,8 @@ class Need:
 class Plan:
     """What a backfill will do. `others` are the published cycles that are of another shape than
     the settings', which stay as they are. `holes` are cycles that cannot be run, with the reason;
-    `stand_ins` are those that start from forecasts in the place of the analyses named."""
+    `stand_ins` are those that start from forecasts in the place of the analyses named. `kept` is
+    the rule by which its forecasts go, empty if they stay."""
 
     cycles: tuple[Cycle, ...]
     published: tuple[Cycle, ...]
@@ -55,6 +57,7 @@ class Plan:
     stand_ins: dict[Cycle, tuple[Cycle, ...]]
     needs: tuple[Need, ...]
     costs: Costs
+    kept: str
 
     @property
     def to_fetch(self) -> tuple[Need, ...]:
@@ -122,6 +125,7 @@ def make_plan(cycles: Sequence[Cycle], settings: Settings, now: dt.datetime) -> 
         stand_ins={cycle: slots for cycle, slots in stand_ins.items() if slots},
         needs=tuple(found[analysis] for analysis in used),
         costs=costs(settings),
+        kept=str(parse_rules(settings.keep_published)["forecast"]),
     )
 
 
@@ -207,6 +211,9 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{len(plan.to_fetch)} to fetch, {plan.fetch_bytes / 1e9:.2f} GB ({origin('fetch')})",
         f"{duration(plan.gpu_seconds)} of GPU ({origin('gpu')})",
         f"{plan.stored_bytes / 1e9:.2f} GB to store ({origin('stored')})",
+        f"forecasts go when {plan.kept}, counted from their publication (keep_published)"
+        if plan.kept
+        else "forecasts stay for ever (keep_published)",
     ]
     lines += [
         f"{cycle} starts from the {STAND_IN} for {', '.join(map(str, slots))}"

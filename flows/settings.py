@@ -26,6 +26,7 @@ from ingest.sources import NAMED_SOURCES
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
 from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
+from postprocess.retention_rules import parse_rules
 
 PREFIX = "MOSAIC_OPS_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -121,6 +122,22 @@ class Settings(BaseModel):
     keep_downloads_hours: float = Field(
         72.0, ge=0, description="age at which retention deletes fetched GRIB files"
     )
+
+    keep_published: tuple[str, ...] = Field(
+        (),
+        description="how long stores stay published, over the defaults (forecast and points 30 "
+        "days, ensemble 366): forecast=90d, points=40n (newest cycles) or both, 30d,100n; other= "
+        "is every kind without a rule, no limit is for ever; with spaces in the environment",
+    )
+
+    @field_validator("keep_published")
+    @classmethod
+    def _readable_rules(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            parse_rules(rules)
+        except InputError as error:
+            raise ValueError(f"{error.what}: {error.remedy}") from None
+        return rules
 
     @field_validator("variant")
     @classmethod
@@ -262,6 +279,8 @@ def _from_environment() -> dict[str, Any]:
         found["products"] = _json(found["products"])
     if "mirrors" in found:
         found["mirrors"] = tuple(found["mirrors"].split(","))  # type: ignore[assignment]
+    if "keep_published" in found:
+        found["keep_published"] = tuple(found["keep_published"].split())  # type: ignore[assignment]
     return found
 
 

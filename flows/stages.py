@@ -30,11 +30,10 @@ from ingest.sources import Source, source_named
 from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError
-from postprocess.objects.root import open_root
 from postprocess.product_store import write_product
 from postprocess.publish import publish as publish_run
 from postprocess.publish import published_cycle
-from postprocess.viewer.site import write_viewer
+from postprocess.publish import settle as settle_run
 
 STATE = "initial_state.zarr"
 
@@ -43,6 +42,11 @@ def published_address(cycle: Cycle, settings: Settings) -> str | None:
     """Where readers find the cycle, or None before it is published."""
     manifest = published_cycle(settings.published, cycle)
     return f"{settings.published}/{manifest.path}" if manifest else None
+
+
+def settle(cycle: Cycle, settings: Settings) -> None:
+    """Finish what a publisher of the cycle that was killed left undone after its pointer."""
+    settle_run(settings.published, cycle)
 
 
 def missing_analyses(cycle: Cycle, settings: Settings) -> tuple[Cycle, ...]:
@@ -201,7 +205,6 @@ def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) ->
     """Make a finished run visible, the pointer last; the address where readers find it."""
     with _recorded("publish", cycle, settings, report, f"publishing {cycle}"):
         pointer = publish_run(staged, settings.published, cycle=cycle, run_id=staged.name)
-        write_viewer(open_root(settings.published))
     shutil.rmtree(settings.staging / cycle.id, ignore_errors=True)
     return f"{settings.published}/{pointer.path}"
 

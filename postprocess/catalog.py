@@ -32,7 +32,7 @@ from postprocess.manifest import (
 from postprocess.objects.root import MUTABLE, MissingObjectError, ObjectRoot, UnreachableError
 from postprocess.pointer import current_key, manifest_of, read_checked
 from postprocess.pruned import Pruned, read_pruned
-from postprocess.stac import write_stac
+from postprocess.stac import stac_documents, write_stac
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,6 +124,20 @@ def update_catalog(root: ObjectRoot, *, rebuild: bool = False) -> Index:
         where=f"{root.address}/{INDEX}",
         remedy="see who else publishes here; then `mosaic-ops catalog --rebuild`",
     )
+
+
+def tells_of(root: ObjectRoot, manifest: Manifest) -> bool:
+    """Whether the index and the STAC catalogue hold this run; damaged documents hold nothing."""
+    try:
+        index = read_index(root)
+    except DamagedError:
+        return False
+    known = {(entry.cycle, entry.run_id, entry.available_at) for entry in index.cycles}
+    if (manifest.cycle, manifest.run_id, manifest.created_at) not in known:
+        return False
+    documents = stac_documents(index, only=manifest.cycle)
+    found = {key: root.read_tagged(key) for key in documents}
+    return all(each is not None and each.content == documents[key] for key, each in found.items())
 
 
 def build_index(root: ObjectRoot, known: dict[str, CycleEntry] | None = None) -> Index:

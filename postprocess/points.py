@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,14 +69,12 @@ def _write_channel(forecast: Path, partial: Path, name: str, spec: ForecastSpec)
         file.write(encode_index(lengths))
 
 
-def _tiles(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def _tiles(values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """Tiles of (number, lead, latitude, longitude) in C order, each contiguous when asked for."""
     rows, columns = POINT_TILE
     corners = itertools.product(range(0, _MAP_SHAPE[0], rows), range(0, _MAP_SHAPE[1], columns))
-    return [
-        np.ascontiguousarray(values[..., row : row + rows, column : column + columns])
-        for row, column in corners
-    ]
+    for row, column in corners:
+        yield np.ascontiguousarray(values[..., row : row + rows, column : column + columns])
 
 
 def _channel_values(forecast: Path, name: str, spec: ForecastSpec) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ import json
 import logging
 import random
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ import numpy as np
 from mosaic_core.contract.artifacts import Pointer
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError, StoreError
-from postprocess.catalog import INDEX, update_catalog
+from mosaic_core.contract.files import is_aside
+from postprocess.catalog import INDEX, tells_of, update_catalog
 from postprocess.layout import chunk_name
 from postprocess.manifest import (
     CLAIMS,
@@ -48,6 +51,7 @@ from postprocess.pointer import (
     standing_of,
     trusted,
 )
+from postprocess.viewer.site import write_viewer
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +62,8 @@ _BLOCK_BYTES = 1 << 20
 # A sample finds a systematic fault of a client or a store; every object's size and, where the
 # store tells it, MD5 are compared anyway.
 _SAMPLE = 32
+# Far below the life of a claim (postprocess.retention), far above what a write costs.
+_RENEW_SECONDS = 600.0
 _RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
 
 
@@ -94,8 +100,7 @@ def publish(
     require_our_version(target, LATEST, current_key(cycle), INDEX)
     path = run_path(cycle, run_id)
     claim = claim_key(cycle, run_id)
-    target.write(claim, b"{}\n", cache=MUTABLE)
-    _send(target, path, files)
+    _send(target, path, files, _Claim(target, claim))
     _compare(target, path, files)
     _read_back(target, path, files)
     moment = now() if now else _time_there(target, claim)
@@ -104,6 +109,7 @@ def publish(
     advance_latest(target, standing)
     target.delete([claim])
     update_catalog(target)
+    write_viewer(target)
     pointer = read_checked(target, current_key(cycle))
     if pointer is None:
         raise PublishError(
@@ -112,6 +118,23 @@ def publish(
             remedy="check the retention policy",
         )
     return pointer
+
+
+class _Claim:
+    """The note that a run is being published, written at once and anew while objects are sent."""
+
+    def __init__(self, root: ObjectRoot, key: str) -> None:
+        self._root, self._key = root, key
+        self._lock, self._due = threading.Lock(), 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """Write it if the last time is a while ago; from any thread."""
+        with self._lock:
+            if time.monotonic() < self._due:
+                return
+            self._root.write(self._key, b"{}\n", cache=MUTABLE)
+            self._due = time.monotonic() + _RENEW_SECONDS
 
 
 def _time_there(root: ObjectRoot, claim: str) -> datetime:
@@ -136,6 +159,22 @@ def published_cycle(root: Path | str, cycle: Cycle) -> Manifest | None:
     return current_manifest(open_root(root), cycle)
 
 
+def settle(root: Path | str, cycle: Cycle) -> None:
+    """Do what follows the pointer of a published cycle: `latest.json`, catalogue, page.
+
+    `publish` ends with that; where a publisher was killed before, whoever comes next finishes it.
+    Where nothing is to do, it is a dozen small reads.
+    """
+    target = open_root(root)
+    standing = current_manifest(target, cycle)
+    if standing is None:
+        return
+    advance_latest(target, standing)
+    if not tells_of(target, standing):
+        update_catalog(target)
+    write_viewer(target)
+
+
 def advance_latest(root: ObjectRoot, manifest: Manifest) -> None:
     """Move `latest.json` to `manifest` unless it stands at something better.
 
@@ -155,7 +194,7 @@ def _inventory(staged: Path, cycle: Cycle, run_id: str) -> tuple[list[_Staged], 
             f"run id {run_id!r} cannot name a folder", remedy="use letters, digits, . _ and -"
         )
     facts = _forecast_facts(staged / FORECAST, cycle)
-    paths = [path for path in staged.rglob("*") if path.is_file()]
+    paths = [path for path in staged.rglob("*") if path.is_file() and not is_aside(path)]
     hidden = [path for path in paths if any(part[0] == "." for part in _parts(path, staged))]
     if hidden:
         raise StoreError(
@@ -217,11 +256,12 @@ def _upload_order(key: str) -> tuple[int, str]:
     return depth_first, key
 
 
-def _send(root: ObjectRoot, path: str, files: list[_Staged]) -> None:
+def _send(root: ObjectRoot, path: str, files: list[_Staged], claim: _Claim) -> None:
     """Upload what is not there yet, one stage of the order after the other."""
     there = {info.key: info for info in root.objects(path)}
 
     def send(file: _Staged) -> None:
+        claim.renew()
         info = there.get(f"{path}/{file.record.key}")
         if info is None or info.md5 != file.record.md5 or info.size != file.record.size:
             root.upload(f"{path}/{file.record.key}", file.path, cache=IMMUTABLE)

@@ -36,9 +36,13 @@ _MEDIA_TYPES = {
 Json = dict[str, Any]
 
 
-def stac_documents(index: Index) -> dict[str, bytes]:
-    """Every document by key, items first."""
-    documents = {f"stac/items/{entry.cycle}.json": item(entry) for entry in index.cycles}
+def stac_documents(index: Index, only: str | None = None) -> dict[str, bytes]:
+    """Every document by key, items first; of the items only that of the cycle `only`, if given."""
+    documents = {
+        f"stac/items/{entry.cycle}.json": item(entry)
+        for entry in index.cycles
+        if only in (None, entry.cycle)
+    }
     documents["stac/collection.json"] = collection(index)
     documents["stac/catalog.json"] = catalog()
     return {

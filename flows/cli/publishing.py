@@ -98,7 +98,8 @@ def verify_store(address: str | None, config: Path | None) -> None:
     "--keep",
     multiple=True,
     metavar="KIND=RULE",
-    help="What stays: forecast=30d (days), points=40n (newest cycles), or both: 30d,40n. "
+    help="What stays, over the settings: forecast=30d (days since the cycle or, if later, since it "
+    "was published), points=40n (newest cycles), or both: 30d,40n. "
     "Repeatable; 'other' is every kind without a rule.",
 )
 @click.option(
@@ -119,14 +120,15 @@ def retain(
     """
     from flows.settings import load_settings
     from flows.watch.retention import free_space, prune
-    from postprocess.retention import parse_rules
+    from postprocess.retention_rules import parse_rules
 
-    rules, grace = parse_rules(keep), timedelta(hours=grace_hours)
+    settings, grace = load_settings(config), timedelta(hours=grace_hours)
+    rules = parse_rules([*settings.keep_published, *keep])
     if root is not None:
         freed = prune(root, rules=rules, grace=grace, dry_run=dry_run)
     else:
         now = datetime.now(UTC)
-        freed = free_space(load_settings(config), now, rules=rules, grace=grace, dry_run=dry_run)
+        freed = free_space(settings, now, rules=rules, grace=grace, dry_run=dry_run)
     for line in freed.lines:
         click.echo(line)
 

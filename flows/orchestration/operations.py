@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from flows.watch.conditions import RECONCILED_KINDS, Seen, conditions
 from flows.watch.gate import gate_verdicts
 from flows.watch.reconcile import Run, Verdict, decide
 from flows.watch.status import WINDOW_CYCLES, Freshness, Row, freshness, rows, write_status
+from mosaic_core.contract.errors import PublishError
+from postprocess.publish import settle
+
+_log = logging.getLogger("mosaic_ops")
 
 AFTERWARDS_HOURS = 24.0
 """Waiting runs of cycles expired within this time are cleared away."""
@@ -62,8 +67,21 @@ def reconcile_once(
     carry_out(client, verdict.actions)
     revived = revive(client, settings, now)
     raised = tell(look(table, verdict, settings, client, now), settings, now)
+    settle_newest(table, settings)
     write_status(settings, now, table, figures)
     return Pass(table, figures, verdict, raised, revived)
+
+
+def settle_newest(table: Sequence[Row], settings: Settings) -> None:
+    """Have `latest.json` and the catalogue name the newest published cycle, whoever was killed.
+
+    A store that fails costs this pass nothing else.
+    """
+    for row in [row for row in table if row.state == "published"][:1]:
+        try:
+            settle(settings.published, row.cycle)
+        except PublishError as error:
+            _log.warning("latest.json and catalogue are not brought up to date: %s", error)
 
 
 def since_installed(table: Sequence[Row], runs: Iterable[Run]) -> tuple[Row, ...]:

@@ -14,8 +14,9 @@ from flows.timetable import age_hours
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
 from postprocess.objects.root import open_root
-from postprocess.retention import DEFAULT_RULES, GRACE, Rule, retain
+from postprocess.retention import GRACE, retain
 from postprocess.retention import Removal as StoreRemoval
+from postprocess.retention_rules import Rule, parse_rules
 
 RECEIPT_HOURS = 90 * 24.0
 """Receipts are small, and the figures of the last 30 cycles stand on them."""
@@ -72,11 +73,12 @@ def free_space(
     settings: Settings,
     now: dt.datetime,
     *,
-    rules: Mapping[str, Rule] = DEFAULT_RULES,
+    rules: Mapping[str, Rule] | None = None,
     grace: dt.timedelta = GRACE,
     dry_run: bool = False,
 ) -> Freed:
-    """Delete what the settings and the `rules` for published stores no longer keep.
+    """Delete what the settings and the `rules` (by default theirs) for published stores no longer
+    keep.
 
     Folders of a cycle in work are left alone.
     """
@@ -84,6 +86,7 @@ def free_space(
     for removal in removals:
         if not dry_run:
             shutil.rmtree(removal.path, ignore_errors=True)
+    rules = parse_rules(settings.keep_published) if rules is None else rules
     return Freed(removals, _published(settings.published, rules, grace, dry_run), dry_run)
 
 

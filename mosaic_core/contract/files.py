@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
+_ASIDE = re.compile(r"^\..+\.[0-9a-f]{8}\.tmp$")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -25,6 +27,19 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         aside.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a file is one that `write_atomic` makes before it renames it."""
+    return _ASIDE.match(path.name) is not None
+
+
+def remove_asides(directory: Path) -> None:
+    """Remove what writers that were killed left anywhere below `directory`; no other may be at work
+    there."""
+    for path in directory.rglob(".*.tmp"):
+        if is_aside(path):
+            path.unlink(missing_ok=True)
 
 
 def write_json_atomic(path: Path, content: Any) -> None:

@@ -73,8 +73,9 @@ class LocalRoot:
     def upload(self, key: str, path: Path, *, cache: str) -> None:  # noqa: ARG002
         """Hard-link or copy a file to its place."""
         target = self.path / key
-        if target.exists() and target.samefile(path):
-            return
+        with self._explained(key), suppress(FileNotFoundError, NotADirectoryError):
+            if target.samefile(path):
+                return
         self._put(key, lambda aside: _link_or_copy(path, aside))
 
     def swap(self, key: str, content: bytes, *, expected: str | None, cache: str) -> bool:
@@ -93,7 +94,7 @@ class LocalRoot:
             return sorted(
                 (
                     info
-                    for folder, _, names in os.walk(top)
+                    for folder, _, names in os.walk(top, onerror=_unless_absent)
                     if ASIDE not in Path(folder).relative_to(self.path).parts
                     for info in self._infos(Path(folder), names)
                 ),
@@ -102,11 +103,11 @@ class LocalRoot:
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below a folder."""
-        top = self.path / prefix
-        if not top.is_dir():
-            return []
         with self._explained(prefix):
-            return sorted(item.name for item in top.iterdir() if item.is_dir())
+            try:
+                return sorted(each.name for each in os.scandir(self.path / prefix) if each.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete files, and the folders that become empty."""
@@ -118,10 +119,8 @@ class LocalRoot:
     def sweep(self, before: datetime) -> int:
         """Remove files that were being made before that time."""
         made = [path for path in (self.path / ASIDE).glob("*") if path.suffix != ".lock"]
-        old = [path for path in made if path.lstat().st_ctime < before.timestamp()]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+        with self._explained(ASIDE):
+            return sum(_removed_if_old(path, before) for path in made)
 
     def _infos(self, folder: Path, names: Iterable[str]) -> Iterator[ObjectInfo]:
         for name in names:
@@ -174,6 +173,23 @@ class LocalRoot:
                 remedy="make room or mend the permission, then publish again: what is there "
                 "already is kept",
             ) from error
+
+
+def _unless_absent(error: OSError) -> None:
+    """A folder that is not there, or no more, holds nothing; any other may hold something."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _removed_if_old(path: Path, before: datetime) -> bool:
+    """Whether this call removed it: its writer, or another sweep, may be quicker."""
+    try:
+        if path.lstat().st_ctime >= before.timestamp():
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _put_in_place(aside: Path, target: Path) -> None:

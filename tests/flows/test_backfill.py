@@ -96,6 +96,7 @@ def test_a_plan_goes_by_what_was_measured_here(settings: Settings) -> None:
     assert plan.costs.assumed == ("fetch", "stored")
     assert plan.gpu_seconds == pytest.approx(8 * 64.0), "four members take twice as long as two"
     assert any("of GPU (measured here)" in line for line in planning.plan_lines(plan))
+    assert any("forecasts go when older than 30 days" in line for line in planning.plan_lines(plan))
     receipt(before, "rollout", 7, 3.0, attempt=2).write(settings.receipts)
     again = planning.make_plan(cycles(8), settings, NOW)
     assert "gpu" in again.costs.assumed, "a rollout that went on where another died says nothing"

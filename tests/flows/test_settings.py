@@ -129,3 +129,16 @@ def test_a_bad_file_is_named(tmp_path: Path, content: str | None, said: str) -> 
     with pytest.raises(InputError, match=said) as caught:
         load_settings(config)
     assert str(config) in str(caught.value)
+
+
+def test_rules_of_retention_are_read_and_bad_ones_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "ops.toml"
+    config.write_text('keep_published = ["forecast=90d", "points=30d,100n"]\n')
+    assert load_settings(config).keep_published == ("forecast=90d", "points=30d,100n")
+    monkeypatch.setenv("MOSAIC_OPS_KEEP_PUBLISHED", "forecast=7d points=30d,100n")
+    assert load_settings(config).keep_published == ("forecast=7d", "points=30d,100n")
+    monkeypatch.setenv("MOSAIC_OPS_KEEP_PUBLISHED", "forecast=ten")
+    with pytest.raises(InputError, match=r"keep_published: .*the retention rule 'forecast=ten'"):
+        load_settings()

@@ -11,7 +11,7 @@ from tests.flows import toy_stages
 
 DOORS = (
     "archive", "fetch", "fill", "held_fills", "history", "initial_state", "mirror",
-    "missing_analyses", "publish", "published_address", "reference", "rollout", "wait",
+    "missing_analyses", "publish", "published_address", "reference", "rollout", "settle", "wait",
 )  # fmt: skip
 
 

@@ -156,6 +156,10 @@ def published_address(cycle: Cycle, settings: Settings) -> str | None:
     return f"{settings.published}/{manifest.path}" if manifest else None
 
 
+def settle(cycle: Cycle, settings: Settings) -> None:
+    """Nothing follows the pointers of the toys."""
+
+
 def publish(cycle: Cycle, staged: Path, settings: Settings, report: Reporter) -> str:
     """Make it visible; latest.json never goes backwards."""
     with recorded("publish", cycle, settings.receipts, report, f"publish {cycle}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import tiny
 from click.testing import CliRunner, Result
 
 from flows.cli import publishing
+from flows.settings import load_settings
+from flows.watch.retention import free_space
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, PublishError, StoreError
 from postprocess.publish import publish
@@ -20,7 +23,9 @@ OLD = Cycle.parse("2020-01-01T00Z")
 def root(tmp_path: Path) -> Path:
     for cycle in (OLD, OLD.shift(6)):
         staged = tiny.stage(tmp_path / cycle.id, cycle)
-        publish(staged, tmp_path / "root", cycle=cycle, run_id="run-1")
+        then = cycle.datetime + timedelta(hours=8)
+        root = tmp_path / "root"
+        publish(staged, root, cycle=cycle, run_id="run-1", now=lambda then=then: then)
     return tmp_path / "root"
 
 
@@ -84,6 +89,21 @@ def test_retain_says_what_goes_and_then_does_it(root: Path) -> None:
     assert not (root / f"cycles/{OLD.id}/run-1/forecast.zarr").exists()
     with pytest.raises(InputError, match="retention rule"):
         run(publishing.retain, root, "--keep", "forecast")
+
+
+def test_daily_retention_goes_by_the_rules_of_the_settings(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOSAIC_OPS_PUBLISHED_ROOT", str(root))
+    monkeypatch.setenv("MOSAIC_OPS_DATA_ROOT", str(root.parent / "data"))
+    now = datetime.now(UTC)
+    monkeypatch.setenv("MOSAIC_OPS_KEEP_PUBLISHED", "forecast= ensemble= other=")
+    assert free_space(load_settings(), now, dry_run=True).published == ()
+    monkeypatch.setenv("MOSAIC_OPS_KEEP_PUBLISHED", "forecast=1n ensemble= other=")
+    (removal,) = free_space(load_settings(), now, dry_run=True).published
+    assert removal.what == f"cycles/{OLD.id}/run-1/forecast.zarr"
+    assert removal.what in run(publishing.retain, "--dry-run").output
+    assert removal.what not in run(publishing.retain, "--dry-run", "--keep", "forecast=").output
 
 
 def test_templates_are_what_the_code_makes() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +12,13 @@ import pytest
 import servers
 
 from mosaic_core.contract.errors import InputError, PublishError
-from postprocess.objects.root import IMMUTABLE, MUTABLE, MissingObjectError, open_root
+from postprocess.objects.root import (
+    IMMUTABLE,
+    MUTABLE,
+    MissingObjectError,
+    RefusedError,
+    open_root,
+)
 
 
 def test_what_is_written_is_read_listed_and_deleted(address: str, tmp_path: Path) -> None:
@@ -119,3 +127,36 @@ def test_a_missing_bucket_is_told(gcs: servers.Server, s3: servers.Server) -> No
     reader = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
     with s3.environment(**reader), pytest.raises(PublishError, match="s3://nowhere"):
         open_root("s3://nowhere/x").write("a", b"", cache=MUTABLE)
+
+
+@contextmanager
+def forbidden(folder: Path) -> Iterator[None]:
+    """A folder that this process may not look into; root becomes nobody for that while."""
+    me = os.geteuid()
+    folder.chmod(0)
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+        folder.chmod(0o755)
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    root = open_root(tmp_path / "root")
+    (tmp_path / "file").write_bytes(b"x")
+    root.write("cycles/a/b/one", b"1", cache=IMMUTABLE)
+    for look in (
+        lambda: root.objects(""),
+        lambda: root.objects("cycles/a"),
+        lambda: root.folders("cycles"),
+        lambda: root.read("cycles/a/b/one"),
+        lambda: root.upload("cycles/a/b/one", tmp_path / "file", cache=IMMUTABLE),
+    ):
+        with forbidden(tmp_path / "root"), pytest.raises(RefusedError, match="denied"):
+            look()
+    with forbidden(tmp_path / "root/cycles/a/b"), pytest.raises(RefusedError, match="denied"):
+        root.objects("")
+    assert root.objects("cycles/nothing") == []
+    assert root.folders("cycles/a/b/one") == []

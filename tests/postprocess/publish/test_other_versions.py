@@ -18,7 +18,8 @@ from postprocess.pointer import sealed
 from postprocess.publish import publish
 from postprocess.read import open_published
 from postprocess.repair import repair_pointers
-from postprocess.retention import Rule, retain
+from postprocess.retention import retain
+from postprocess.retention_rules import Rule
 from postprocess.verify import verify_store
 
 OLD = tiny.CYCLE.shift(-6)

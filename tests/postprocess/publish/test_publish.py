@@ -189,8 +189,8 @@ def test_objects_that_arrived_damaged_or_not_at_all_stop_the_publication(
     """The store's own listing shows it (absence, size), or the read-back does (content)."""
     send = publishing._send
 
-    def send_then_damage(root: Any, path: str, files: Any) -> None:
-        send(root, path, files)
+    def send_then_damage(root: Any, path: str, files: Any, claim: Any) -> None:
+        send(root, path, files, claim)
         if lost:
             root.delete([f"{path}/forecast.zarr/2m_temperature/c.0.1.0.0.0"])
             return

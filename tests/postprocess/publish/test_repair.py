@@ -14,7 +14,8 @@ from postprocess.objects.root import MUTABLE, ObjectRoot, open_root
 from postprocess.pointer import current_manifest
 from postprocess.publish import publish, read_pointer
 from postprocess.repair import repair_pointers
-from postprocess.retention import Rule, retain
+from postprocess.retention import retain
+from postprocess.retention_rules import Rule
 from postprocess.verify import verify_store
 
 OLD = tiny.CYCLE.shift(-6)

@@ -19,7 +19,8 @@ from postprocess.objects.root import MUTABLE, ObjectRoot, UnreachableError, open
 from postprocess.pointer import current_key
 from postprocess.publish import publish, published_cycle, read_pointer
 from postprocess.repair import repair_pointers
-from postprocess.retention import Rule, retain
+from postprocess.retention import retain
+from postprocess.retention_rules import Rule
 from postprocess.verify import verify_store
 
 OLD, NEW = tiny.CYCLE.shift(-6), tiny.CYCLE

@@ -82,3 +82,20 @@ def test_a_lost_manifest_is_named(published: str) -> None:
 def test_where_nothing_is_published_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no manifest\.json"):
         verify_store(str(tmp_path / "nothing"))
+
+
+def test_latest_that_is_missing_or_lags_is_named(published: str, tmp_path: Path) -> None:
+    root, newer = open_root(published), tiny.CYCLE.shift(6)
+    before = root.read("latest.json")
+    publish(tiny.stage(tmp_path / "new", newer), published, cycle=newer, run_id="run-1")
+    assert verify_store(published).faults == ()
+    root.write("latest.json", before, cache=MUTABLE)
+    (fault,) = verify_store(published).faults
+    assert fault.key == "latest.json"
+    assert f"the newest cycle's run is cycles/{newer.id}/run-1" in fault.problem
+    root.delete(["latest.json"])
+    (fault,) = verify_store(published).faults
+    assert (fault.key, fault.problem[:8]) == ("latest.json", "missing,")
+    root.write(f"cycles/{newer.id}/run-1/manifest.json", b"{}", cache=MUTABLE)
+    root.write("latest.json", before, cache=MUTABLE)
+    assert "latest.json" not in {fault.key for fault in verify_store(published).faults}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import made_up
@@ -9,6 +10,7 @@ import xarray as xr
 
 from mosaic_core.contract.errors import StoreError
 from mosaic_core.contract.variables import channel
+from postprocess import points
 from postprocess.layout import POINT_CHANNELS
 from postprocess.points import write_points
 from postprocess.store import ForecastWriter
@@ -66,3 +68,13 @@ def test_a_damaged_forecast_is_refused(forecast: Path, tmp_path: Path, damage: s
     finally:
         shard.write_bytes(content)
     assert not (tmp_path / "points.zarr").exists()
+
+
+def test_tiles_are_made_one_at_a_time() -> None:
+    values = np.zeros((2, 3, 121, 240), np.float32)
+    tracemalloc.start()
+    count = sum(1 for _ in points._tiles(values))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 220
+    assert peak < values.nbytes / 10
