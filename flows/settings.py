@@ -180,6 +180,11 @@ class Settings(BaseModel):
             raise ValueError(
                 f"lead_hours {self.lead_hours} is not a whole number of {step}-h steps"
             )
+        if self.products.window_hours % step:
+            raise ValueError(
+                f"products.window_hours {self.products.window_hours} is not a whole number of "
+                f"{step}-h steps"
+            )
         return self
 
     @property

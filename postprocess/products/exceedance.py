@@ -47,7 +47,8 @@ class ExceedanceProbabilities:
     `result()` has for each event `<event>_probability` (<event>_threshold, lead_time, latitude,
     longitude), and `<event>_probability_in_window` (<event>_threshold, window, ...): the share of
     members for which it holds at any lead after the start of the window up to its end. Leads that
-    do not fill a whole window at the end have no window.
+    do not fill a whole window at the end have no window. `window_hours` must be a whole number of
+    steps of the forecast: `update` raises InputError at the first lead that shows it is not.
     """
 
     name = "probabilities"
@@ -64,6 +65,8 @@ class ExceedanceProbabilities:
         self._window_hours = window_hours
         self._run = SameRun()
         self._steps: list[ForecastStep] = []
+        self._last_hours = 0
+        self._window_ends: list[int] = []
         self._instants: list[list[NDArray[np.float32]]] = []
         self._windows: list[list[NDArray[np.float32]]] = []
         self._open: list[dict[int, NDArray[np.bool_]]] = []
@@ -81,12 +84,16 @@ class ExceedanceProbabilities:
         """The probabilities so far; StoreError when there was no step."""
         if not self._steps:
             raise StoreError("no step was given", where=self.name)
-        first, hours = self._steps[0], self._window_hours
+        first = self._steps[0]
         coords = forecast_coordinates(first.init_time, [step.lead_time for step in self._steps])
-        ends = hours * np.arange(1, len(self._windows) + 1)
-        about = {"units": "h", "long_name": "lead at the end of the window"}
+        ends = np.array(self._window_ends, dtype=np.int64)
+        about = {
+            "units": "h",
+            "long_name": "lead at the end of the window",
+            "window_hours": self._window_hours,
+        }
         coords |= {
-            "window": xr.Variable("window", ends, {**about, "window_hours": hours}),
+            "window": xr.Variable("window", ends, about),
             "latitude": coordinate("latitude", LATITUDE),
             "longitude": coordinate("longitude", LONGITUDE),
         }
@@ -109,13 +116,17 @@ class ExceedanceProbabilities:
 
     def _extend(self, step: ForecastStep, truths: list[NDArray[np.bool_]]) -> None:
         """Add a lead to the open window; close the window when the lead is its end."""
+        lead_hours = int(step.lead_time / _HOUR)
+        self._require_whole_windows(lead_hours)
         if not self._open:
             self._open = [{} for _ in self._events]
         for held, truth in zip(self._open, truths, strict=True):
             for number, own in zip(step.numbers, truth, strict=True):
                 held[number] = held[number] | own if number in held else own
-        if int(step.lead_time / _HOUR) % self._window_hours:
+        self._last_hours = lead_hours
+        if lead_hours % self._window_hours:
             return
+        self._window_ends.append(lead_hours)
         self._windows.append(
             [
                 np.mean([held[number] for number in step.numbers], axis=0, dtype=np.float32)
@@ -123,6 +134,18 @@ class ExceedanceProbabilities:
             ]
         )
         self._open = []
+
+    def _require_whole_windows(self, lead_hours: int) -> None:
+        """InputError when a window would end between this lead and the one before."""
+        hours = lead_hours - self._last_hours
+        end = (self._last_hours // self._window_hours + 1) * self._window_hours
+        if self._window_hours % hours or lead_hours > end:
+            raise InputError(
+                f"windows of {self._window_hours} h, but lead +{lead_hours} h follows "
+                f"+{self._last_hours} h",
+                where="products.window_hours",
+                remedy=f"give whole steps of the forecast; a window would end at +{end} h",
+            )
 
     def _of_event(self, index: int, event: Event) -> dict[str, xr.Variable]:
         dim = f"{event.name}_threshold"

@@ -142,3 +142,11 @@ def test_rules_of_retention_are_read_and_bad_ones_refused(
     monkeypatch.setenv("MOSAIC_OPS_KEEP_PUBLISHED", "forecast=ten")
     with pytest.raises(InputError, match=r"keep_published: .*the retention rule 'forecast=ten'"):
         load_settings()
+
+
+def test_windows_are_whole_steps_of_the_variant() -> None:
+    assert load_settings(variant="era5", lead_hours=48).products.window_hours == 24
+    for variant, hours in (("hres", 9), ("era5", 12)):
+        with pytest.raises(InputError, match=r"products.window_hours .* whole number of"):
+            load_settings(variant=variant, lead_hours=48, products={"window_hours": hours})
+    load_settings(variant="hres", products={"window_hours": 12})

@@ -86,6 +86,28 @@ def test_windows_are_of_the_members_that_stay(leads):
     np.testing.assert_allclose(shares, np.round(shares), atol=1e-6)
 
 
+def test_windows_are_named_by_the_lead_that_closes_them(leads):
+    product = ExceedanceProbabilities(EVENTS, window_hours=12)
+    for lead in (0, 12, 24):
+        product.update(step(lead, leads[lead]))
+    window = product.result().window
+    assert window.values.tolist() == [12, 24]
+    assert window.attrs["window_hours"] == 12
+
+
+@pytest.mark.parametrize(
+    ("window_hours", "given"),
+    [(9, (0, 6)), (9, (6,)), (12, (0, 24)), (24, (0, 48)), (24, (0, 12, 18, 30))],
+)
+def test_a_window_that_no_lead_closes_is_refused(leads, window_hours, given):
+    product = ExceedanceProbabilities(EVENTS, window_hours)
+    *before, last = given
+    for lead in before:
+        product.update(step(lead, leads[lead]))
+    with pytest.raises(InputError, match=r"products.window_hours: windows of"):
+        product.update(step(last, leads[last]))
+
+
 def test_a_forecast_without_a_whole_window_has_none(leads):
     product = ExceedanceProbabilities(EVENTS)
     product.update(step(0, leads[0]))
