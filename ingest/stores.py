@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ingest.regrid import ConservativeRegridder
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import DataError, SourceError
+from mosaic_core.contract.errors import DataError, MosaicOpsError, SourceError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import ANALYSIS, COORDINATE_ATTRIBUTES, variable_attributes
 from mosaic_core.contract.variables import LEVELS, VARIABLES, Variable
@@ -60,16 +60,16 @@ WEATHERBENCH = (
 def read_store(source: StoreSource, cycle: Cycle) -> xr.Dataset:
     """The analysis of `cycle` from the store: ANALYSIS schema, one time, in memory.
 
-    Raises SourceError when the store cannot be opened or lacks the time (naming the times it
-    has), DataError when a variable or level is missing or any value is NaN.
+    Raises SourceError when the store cannot be opened or read or lacks the time (naming the times
+    it has), DataError when a variable or level is missing or any value is NaN.
     """
-    with _opened(source) as store:
+    with _faults_named("read", f"{source.address} {cycle}"), _opened(source) as store:
         return _analysis(store, cycle.init_time, source)
 
 
 def store_times(source: StoreSource) -> NDArray[np.datetime64]:
-    """The times of the store, ascending."""
-    with _opened(source) as store:
+    """The times of the store, ascending; SourceError when it cannot be opened or read."""
+    with _faults_named("read", f"{source.address} time"), _opened(source) as store:
         return np.sort(store["time"].values.astype("datetime64[ns]"))
 
 
@@ -78,16 +78,25 @@ def _opened(source: StoreSource) -> Iterator[xr.Dataset]:
     options = source.options
     if options is None and source.address.startswith("gs://"):
         options = {"token": "anon"}
-    try:
+    with _faults_named("open", source.address):
         store = xr.open_zarr(source.address, chunks=None, storage_options=options or None)
-    except Exception as error:  # noqa: BLE001 - every backend has exceptions of its own
-        raise SourceError(
-            f"cannot open the store ({type(error).__name__}: {str(error)[:200]})",
-            where=source.address,
-            remedy="check the address and the credentials",
-        ) from None
     with store:
         yield _renamed(store, source)
+
+
+@contextmanager
+def _faults_named(action: str, where: str) -> Iterator[None]:
+    """Whatever a backend raises becomes a SourceError, so that another source is tried."""
+    try:
+        yield
+    except MosaicOpsError:
+        raise
+    except Exception as error:  # every backend has exceptions of its own
+        raise SourceError(
+            f"cannot {action} the store ({type(error).__name__}: {str(error)[:200]})",
+            where=where,
+            remedy="check the address and the credentials, or take another source",
+        ) from error
 
 
 def _renamed(store: xr.Dataset, source: StoreSource) -> xr.Dataset:
@@ -113,9 +122,9 @@ def _analysis(store: xr.Dataset, time: np.datetime64, source: StoreSource) -> xr
     times = store["time"].values.astype("datetime64[ns]")
     places = np.flatnonzero(times == time)
     if places.size == 0:
-        span = f"{times.min():%Y}" if times.size == 0 else f"{times.min()} to {times.max()}"
+        span = f", {times.min()} to {times.max()}" if times.size else ""
         raise SourceError(
-            f"no analysis of {time} in this store; it has {times.size} times, {span}",
+            f"no analysis of {time} in this store; it has {times.size} times{span}",
             where=source.address,
             remedy="choose another source; `mosaic-ops sources plan` says which has it",
         )

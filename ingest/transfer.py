@@ -1,8 +1,9 @@
 """HTTP reads from one mirror: time limits, retries, byte ranges that resume.
 
 What an answer means: 404 and 410, not there yet; 401, 408, 425, 429, 5xx, a reset or a timeout,
-try again (the portal answers 401 at random); anything else that is not success, this mirror is
-out. `Retry-After` is obeyed. Attempts count only while no byte arrives.
+try again (the portal answers 401 at random); endless redirects and a body that does not decode,
+trouble at once; anything else that is not success, this mirror is out. `Retry-After` is obeyed.
+Attempts count only while no byte arrives.
 """
 
 from __future__ import annotations
@@ -212,9 +213,13 @@ class Mirror:
                 failures = 1 if now_at > reached else failures + 1
                 reached = now_at
                 await self._pause(error, failures, url)
+            except httpx.RequestError as error:  # endless redirects, bytes that do not decode
+                raise MirrorTrouble(
+                    _reason(error), where=public(url), remedy=_OTHER_MIRROR
+                ) from None
 
     async def _pause(self, error: Exception, failures: int, url: str) -> None:
-        reason = str(error) or type(error).__name__
+        reason = _reason(error)
         if failures >= self._policy.attempts:
             raise MirrorTrouble(
                 f"gave up after {failures} attempts; the last: {reason}",
@@ -259,6 +264,10 @@ async def open_mirror(root: str, policy: TransferPolicy) -> AsyncIterator[Mirror
             where=public(root),
             remedy="run again to resume, or take another mirror with --source",
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def public(url: str) -> str:

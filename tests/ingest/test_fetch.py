@@ -10,7 +10,7 @@ import pytest
 from ingest.decode import read_headers
 from ingest.fetch import DATA, INDEX, MANIFEST, fetch_analysis, is_ready
 from ingest.sources import Source, analysis_files
-from ingest.transfer import TransferPolicy
+from ingest.transfer import MirrorTrouble, TransferPolicy
 from mosaic_core.contract.artifacts import FetchManifest
 from mosaic_core.contract.errors import DataError, NotYetAvailable, SourceError
 
@@ -157,6 +157,27 @@ def test_a_refusing_mirror_is_out_at_once(
     with pytest.raises(SourceError, match=f"refuses .HTTP {code}") as caught:
         fetched(cycle, mirror, tmp_path, policy)
     assert "another mirror" in caught.value.remedy
+    assert_nothing_visible(tmp_path)
+
+
+def garbled(handler) -> bool:
+    """Bytes that are not in the encoding that the headers say."""
+    handler.reply(200, b"no gzip", headers={"Content-Encoding": "gzip"})
+    return True
+
+
+@pytest.mark.parametrize("what", ["redirects", "encoding"])
+def test_trouble_that_is_not_the_transports_is_the_mirrors_too(
+    what, cycle, mirror, answers, upload, tmp_path, policy
+) -> None:
+    path = analysis_files(cycle, mirror.source).index_url.removeprefix(mirror.root)
+    away = answers.status(302, Location=path)
+    mirror.fault(IDX, *([away] * 30 if what == "redirects" else [garbled]))
+    with pytest.raises(
+        MirrorTrouble, match=r"maximum allowed redirects|while decompressing"
+    ) as caught:
+        fetched(cycle, mirror, tmp_path, policy)
+    assert caught.value.where.endswith(IDX)
     assert_nothing_visible(tmp_path)
 
 

@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 
 from ingest.archive import analysis_digest
+from ingest.intake import take_in
 from ingest.regrid import ConservativeRegridder
 from ingest.stores import WEATHERBENCH, StoreSource, read_store, store_times
+from ingest.synthetic.atmosphere import Atmosphere
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import DataError, SourceError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
@@ -111,6 +113,52 @@ def test_an_incomplete_analysis_is_refused(spoil: str, truth: xr.Dataset, tmp_pa
 def test_a_store_that_is_not_there_is_named(address: str) -> None:
     with pytest.raises(SourceError, match="cannot open the store"):
         read_store(StoreSource("x", address), CYCLE)
+
+
+def test_a_store_without_a_time_says_so(truth: xr.Dataset, tmp_path: Path) -> None:
+    source = written(truth.isel(time=[]), tmp_path / "a.zarr", units="hours since 1959-01-01")
+    with pytest.raises(SourceError, match="it has 0 times"):
+        read_store(source, CYCLE)
+
+
+def damaged(truth: xr.Dataset, path: Path, variable: str) -> StoreSource:
+    """A store with chunks of `variable` that no codec reads."""
+    source = written(truth, path)
+    for chunk in (path / variable).glob("[0-9]*"):
+        chunk.write_bytes(b"\x02\x01\x21\x04 damaged beyond repair")
+    return source
+
+
+def test_a_chunk_that_cannot_be_read_names_the_store_and_the_time(
+    truth: xr.Dataset, tmp_path: Path
+) -> None:
+    source = damaged(truth, tmp_path / "bad.zarr", "temperature")
+    with pytest.raises(SourceError, match="cannot read the store") as caught:
+        read_store(source, CYCLE)
+    assert source.address in caught.value.where
+    assert CYCLE.label in caught.value.where
+
+
+def test_times_that_cannot_be_read_are_a_fault_of_the_source(
+    truth: xr.Dataset, tmp_path: Path
+) -> None:
+    source = damaged(truth, tmp_path / "bad.zarr", "time")
+    with pytest.raises(SourceError, match=r"cannot (open|read) the store"):
+        store_times(source)
+
+
+def test_after_a_damaged_store_the_next_source_is_asked(
+    made_up_air: Atmosphere, tmp_path: Path
+) -> None:
+    air = channels_to_dataset(
+        made_up_air.fields(CYCLE.init_time)[None], {"time": [CYCLE.init_time]}
+    )
+    good = written(air, tmp_path / "good.zarr")
+    intake = take_in(
+        CYCLE, [damaged(air, tmp_path / "bad.zarr", "2m_temperature"), good],
+        downloads=tmp_path / "downloads", archive=tmp_path / "analyses.zarr",
+    )  # fmt: skip
+    assert intake.store.sha256 == analysis_digest(air)
 
 
 def test_the_published_stores_hold_what_their_calendars_say() -> None:
