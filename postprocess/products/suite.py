@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mosaic_core.contract.artifacts import ForecastStep
@@ -109,7 +108,6 @@ class ProductSuite:
         )
         self._started_with: tuple[int, ...] = ()
         self._init_time: np.datetime64 = np.datetime64("NaT")
-        self._lead_hours: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +131,6 @@ class ProductSuite:
             )
         self._lanes.feed(step)
         self._init_time = step.init_time
-        self._lead_hours.append(int(step.lead_time / np.timedelta64(1, "h")))
 
     def finish(self, attributes: Mapping[str, Any]) -> list[Path]:
         """Write every product with the run's `attributes`; the paths, in the order of PRODUCTS.
@@ -141,7 +138,7 @@ class ProductSuite:
         StoreError when there was no step.
         """
         self._lanes.drain()
-        if not self._lead_hours:
+        if not self._started_with:
             raise StoreError("the forecast has no step", where="products")
         writers = self._writers()
         making = {
@@ -211,13 +208,13 @@ class ProductSuite:
         return [ensemble.finish(attributes, template=self._template("ensemble"))]
 
     def _write_cyclones(self, attributes: Mapping[str, Any]) -> list[Path]:
-        tracks: pd.DataFrame = self._products["cyclones"].result()
-        members = len(self._started_with)
-        maps = probabilities(tracks, members, self._lead_hours[-1])
+        tracker = self._products["cyclones"]
+        assert isinstance(tracker, CycloneTracker)
+        tracks = tracker.result()
         written = write_tracks(tracks, self._folder)
         for name, dataset in (
-            ("cyclone_probability", maps),
-            ("plumes", plumes(tracks, self._lead_hours)),
+            ("cyclone_probability", probabilities(tracks, tracker.members)),
+            ("plumes", plumes(tracks, tracker.members)),
         ):
             path = self._folder / f"{name}.zarr"
             started = forecast_coordinates(self._init_time, [])["init_time"]

@@ -202,8 +202,8 @@ def cyclones(members: int, leads: int) -> dict[str, float]:
     table = tracker.result()
     identity = time.process_time() - start
     start = time.process_time()
-    probabilities(table, members, 6 * leads)
-    plumes(table, [6 * lead for lead in range(leads + 1)])
+    probabilities(table, tracker.members)
+    plumes(table, tracker.members)
     maps = time.process_time() - start
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

@@ -4,11 +4,15 @@ Strike probability is the share of members whose centre passes within 120 km (st
 initial time); activity is the same within 300 km for all storms, genesis included: ECMWF's radii.
 Activity above a wind speed, in ECMWF's classes, counts a storm only while its strongest wind is
 above it.
+
+Members leave when they fall ill (quarantine). A probability is of the members that are healthy at
+the end of its window, those of the whole range and the plumes of the members healthy at the last
+lead: one that left could show no storm after that, and would count as one without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +47,7 @@ PROBABILITY = DatasetSchema(
         "activity_probability_above_wind": ArraySchema(("wind_class", *_MAP)),
         "activity_probability_above_wind_in_window": ArraySchema(("wind_class", "window", *_MAP)),
         "number_of_members": ArraySchema((), dtype="int32"),
+        "number_of_members_in_window": ArraySchema(("window",), dtype="int32"),
     },
     fixed={"latitude": LATITUDE, "longitude": LONGITUDE},
     ascending=("window", "wind_class"),
@@ -64,22 +69,28 @@ class _Path:
     winds: NDArray[np.float64]
 
 
-def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr.Dataset:
+@dataclass(frozen=True)
+class _Window:
+    """Hours from `start` to `end`, both included, and the members that are healthy at its end."""
+
+    start: int
+    end: int
+    members: frozenset[int]
+
+
+def probabilities(table: pd.DataFrame, members: Mapping[int, Collection[int]]) -> xr.Dataset:
     """Probabilities over the whole range and in windows of 48 h: PROBABILITY.
 
-    `table` is a table of tracks, `members` the number of members that were run (also those
-    without a storm). No track gives zeros. InputError when `members` is less than what the table
-    shows.
+    `table` is a table of tracks, `members` the healthy members at every lead (hours), also those
+    without a storm. No track gives zeros. InputError when the table shows a member at a lead at
+    which it is not among them, or when there is none.
     """
-    shown = int(table.number.nunique())
-    if members < max(shown, 1):
-        raise InputError(f"{members} members given, but the tracks are of {shown}")
+    _require_members(table, members)
     grid = unit_vectors(*(axis.ravel() for axis in np.meshgrid(LATITUDE, LONGITUDE, indexing="ij")))
     tree = cKDTree(grid)
     paths = [_hourly(track) for _, track in table.groupby("track_id", sort=True)]
-    starts = np.arange(0, max(last_lead_hours, 1), WINDOW_HOURS)
-    ends = np.minimum(starts + WINDOW_HOURS, last_lead_hours)
-    windows = [(0, last_lead_hours), *zip(starts.tolist(), ends.tolist(), strict=True)]
+    windows = _windows(members)
+    healthy = np.array([len(window.members) for window in windows], dtype=np.int32)
     arrays: dict[str, xr.Variable] = {}
     for kind, radius, classes in (
         ("strike", STRIKE_KM, ()),
@@ -87,11 +98,13 @@ def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr
     ):
         own = [path for path in paths if path.existing or kind == "activity"]
         counts = _visited(own, tree, radius, windows, classes)
-        share = (counts / members).astype(np.float32)
+        share = (counts / healthy[:, None]).astype(np.float32)
         share = share.reshape(*share.shape[:2], LATITUDE.size, LONGITUDE.size)
         arrays |= _described(kind, radius, share)
-    arrays["number_of_members"] = xr.Variable((), np.int32(members), {"units": "1"})
-    dataset = xr.Dataset(arrays, coords=_coordinates(starts, ends))
+    about = {"units": "1", "long_name": "members healthy at the end"}
+    arrays["number_of_members"] = xr.Variable((), healthy[0], about)
+    arrays["number_of_members_in_window"] = xr.Variable("window", healthy[1:], about)
+    dataset = xr.Dataset(arrays, coords=_coordinates(windows[1:]))
     dataset.attrs = {
         "Conventions": "CF-1.12",
         "title": "Tropical-cyclone strike and activity probability",
@@ -99,6 +112,33 @@ def probabilities(table: pd.DataFrame, members: int, last_lead_hours: int) -> xr
         "tracker_version": TRACKER_VERSION,
     }
     return PROBABILITY.validate(dataset, where="cyclone probabilities")
+
+
+def _require_members(table: pd.DataFrame, members: Mapping[int, Collection[int]]) -> None:
+    """InputError unless there are members at every lead, and all that the table shows."""
+    empty = sorted(lead for lead, numbers in members.items() if not numbers)
+    if empty or not members:
+        raise InputError(f"no member at the leads {empty}", where="cyclone probabilities")
+    shown = sorted(set(zip(table.lead_hours.tolist(), table.number.tolist(), strict=True)))
+    extra = [(lead, number) for lead, number in shown if number not in members.get(lead, ())]
+    if extra:
+        lead, number = extra[0]
+        raise InputError(
+            f"a track of member {number} at +{lead} h, which is not among the members given",
+            where="cyclone probabilities",
+            remedy="give the members of the forecast that the tracks are of",
+        )
+
+
+def _windows(members: Mapping[int, Collection[int]]) -> list[_Window]:
+    """The whole range, then its windows; a window that ends between leads is of the next lead's."""
+    leads = sorted(members)
+    starts = range(0, max(leads[-1], 1), WINDOW_HOURS)
+    spans = [(start, min(start + WINDOW_HOURS, leads[-1])) for start in starts]
+    return [
+        _Window(start, end, frozenset(members[next(lead for lead in leads if lead >= end)]))
+        for start, end in [(0, leads[-1]), *spans]
+    ]
 
 
 def _described(kind: str, radius: float, share: NDArray[np.float32]) -> dict[str, xr.Variable]:
@@ -124,7 +164,8 @@ def _described(kind: str, radius: float, share: NDArray[np.float32]) -> dict[str
     return arrays
 
 
-def _coordinates(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> dict[str, xr.Variable]:
+def _coordinates(windows: Sequence[_Window]) -> dict[str, xr.Variable]:
+    starts, ends = np.array([(window.start, window.end) for window in windows]).T
     about = {"units": "h", "long_name": "lead at the start of the window"}
     classes = {"units": "m s-1", "long_name": "10 m wind speed", "comment": INTENSITY_NOTE}
     return {
@@ -153,16 +194,16 @@ def _visited(
     paths: Sequence[_Path],
     tree: cKDTree,
     radius_km: float,
-    windows: Sequence[tuple[int, int]],
+    windows: Sequence[_Window],
     classes: Sequence[float],
 ) -> NDArray[np.int32]:
-    """Members that come within the radius of each point, (1 + class, window, point).
+    """Members of each window that come within the radius of a point, (1 + class, window, point).
 
     The first row counts at any wind, the others only while it is above the class.
     """
     chord = 2 * np.sin(np.deg2rad(radius_km / KM_PER_DEGREE) / 2)
     limits = np.array([-np.inf, *classes])
-    starts, ends = np.array(windows).T
+    starts, ends = np.array([(window.start, window.end) for window in windows]).T
     counts = np.zeros((limits.size, len(windows), tree.n), dtype=np.int32)
     for number in sorted({path.number for path in paths}):
         hits = np.zeros(counts.shape, dtype=bool)
@@ -174,26 +215,31 @@ def _visited(
                     for row in range(int(np.searchsorted(limits, wind))):
                         for index in within:
                             hits[row, index, points] = True
-        counts += hits
+        counts += hits & np.array([[number in window.members] for window in windows])
     return counts
 
 
-def plumes(table: pd.DataFrame, lead_hours: Sequence[int]) -> xr.Dataset:
+def plumes(table: pd.DataFrame, members: Mapping[int, Collection[int]]) -> xr.Dataset:
     """Quantiles of pressure and wind of each system over its members that are alive.
 
-    Result (system, lead_hours, quantile): mslp in Pa, wind_max in m s-1, NaN where no member is
-    alive; members_alive (system, lead_hours) must be read with them, for statistics over survivors
-    mislead. No track gives an empty `system` dimension.
+    `members` are the healthy members at every lead (hours); only those of the last lead count, so
+    that members_alive falls when a storm dies and not when a member is quarantined, and a system
+    that no other member shows has no plume. Result (system, lead_hours, quantile): mslp in Pa,
+    wind_max in m s-1, NaN where no member is alive; members_alive (system, lead_hours), out of
+    number_of_members, must be read with them, for statistics over survivors mislead. No track
+    gives an empty `system` dimension. InputError as for `probabilities`.
     """
+    _require_members(table, members)
+    lead_hours = sorted(members)
+    healthy = members[lead_hours[-1]]
+    table = table[table.number.isin(list(healthy))]
     systems = sorted(table.system_id.unique().tolist())
     shape = (len(systems), len(lead_hours))
     alive = np.zeros(shape, dtype=np.int32)
     values = {name: np.full((*shape, len(PLUME_QUANTILES)), np.nan, np.float32)
               for name in ("mslp_pa", "wind_max_ms")}  # fmt: skip
-    places = {lead: index for index, lead in enumerate(lead_hours)}
+    places: dict[object, int] = {lead: index for index, lead in enumerate(lead_hours)}
     for (system, lead), points in table.groupby(["system_id", "lead_hours"]):
-        if lead not in places:
-            continue
         place = systems.index(system), places[lead]
         alive[place] = points.number.nunique()
         for name, found in values.items():
@@ -205,6 +251,11 @@ def plumes(table: pd.DataFrame, lead_hours: Sequence[int]) -> xr.Dataset:
             "mslp": ((*dims, "quantile"), values["mslp_pa"], {"units": "Pa", **note}),
             "wind_max": ((*dims, "quantile"), values["wind_max_ms"], {"units": "m s-1", **note}),
             "members_alive": (dims, alive, {"units": "1"}),
+            "number_of_members": (
+                (),
+                np.int32(len(healthy)),
+                {"units": "1", "long_name": "members healthy at the last lead"},
+            ),
         },
         coords={
             "system": np.array(systems, dtype="U8"),

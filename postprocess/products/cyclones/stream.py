@@ -27,7 +27,8 @@ class CycloneTracker:
 
     `land` (latitude, longitude) is the share of land, 0..1; without it no birth over land is
     refused. `known` are the storms that an agency follows at the initial time. `result()` is a
-    table with TRACK_COLUMNS: empty, with the same columns, when there is no storm.
+    table with TRACK_COLUMNS: empty, with the same columns, when there is no storm. `members` are
+    the members at every lead (hours) so far.
     """
 
     name = "cyclones"
@@ -50,6 +51,7 @@ class CycloneTracker:
         self._thresholds = thresholds
         self._run = SameRun()
         self._init_time: np.datetime64 = np.datetime64("NaT")
+        self.members: dict[int, tuple[int, ...]] = {}
         self._centres: dict[int, Centres] = {}
         self._linkers: dict[int, MemberLinker] = {}
 
@@ -59,6 +61,7 @@ class CycloneTracker:
         self._init_time = step.init_time
         lead_hours = int(step.lead_time / np.timedelta64(1, "h"))
         centres = find_centres(_fields(step), MESH, self._thresholds, self._land)
+        self.members[lead_hours] = step.numbers
         self._centres[lead_hours] = centres
         for member, number in enumerate(step.numbers):
             linker = self._linkers.setdefault(number, MemberLinker(self._thresholds))

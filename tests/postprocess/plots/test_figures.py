@@ -84,6 +84,7 @@ def points() -> xr.Dataset:
     )  # fmt: skip
 
 
+MEMBERS = {lead: range(3) for lead in (0, 6, 12)}
 FIGURES = {
     "map": lambda: map_figure(field("air_temperature", "K"), STAMP, lead_hours=6),
     "map of a spread": lambda: map_figure(
@@ -101,11 +102,11 @@ FIGURES = {
     "spectrum at 10 m": lambda: spectrum_figure(spectra(), STAMP, lead_hours=6, level=None),
     "tracks": lambda: tracks_figure(tracks(), STAMP),
     "no tracks": lambda: tracks_figure(empty_tracks(), STAMP),
-    "strike": lambda: strike_figure(probabilities(tracks(), 3, 12).strike_probability, STAMP),
+    "strike": lambda: strike_figure(probabilities(tracks(), MEMBERS).strike_probability, STAMP),
     "no strike": lambda: strike_figure(
-        probabilities(empty_tracks(), 3, 12).activity_probability, STAMP
+        probabilities(empty_tracks(), MEMBERS).activity_probability, STAMP
     ),
-    "plume": lambda: plume_figure(plumes(tracks(), [0, 6, 12]).isel(system=0), STAMP),
+    "plume": lambda: plume_figure(plumes(tracks(), MEMBERS).isel(system=0), STAMP),
     "meteogram": lambda: meteogram_figure(points(), STAMP, station="Reading"),
 }
 
@@ -157,7 +158,7 @@ def test_units_are_on_the_figures():
 
 
 def test_titles_say_what_was_selected_and_fit():
-    found = probabilities(tracks(), 3, 12)
+    found = probabilities(tracks(), MEMBERS)
     windy = strike_figure(found.activity_probability_above_wind.sel(wind_class=17), STAMP)
     assert "any tropical cyclone within 300 km, wind above the class, 17 m s-1" in texts(windy)
     later = strike_figure(found.strike_probability_in_window.isel(window=0), STAMP)

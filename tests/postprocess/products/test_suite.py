@@ -131,6 +131,11 @@ def test_quarantine_reaches_every_product(forecast, tmp_path):
     assert tracks[tracks.number == 1].lead_hours.max() < 18
     with xr.open_zarr(folder / "meteograms.zarr", chunks=None, consolidated=True) as points:
         assert points.number_of_members.values.tolist() == [3, 3, 3, 2, 2]
+    with xr.open_zarr(folder / "cyclone_probability.zarr", chunks=None) as cyclones:
+        assert cyclones.number_of_members == 2
+        assert cyclones.number_of_members_in_window.values.tolist() == [2]
+    with xr.open_zarr(folder / "plumes.zarr", chunks=None) as found:
+        assert found.number_of_members == 2
 
 
 def test_unfinished_store_names_lead_and_members(store, tmp_path):
