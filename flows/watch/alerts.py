@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -92,18 +94,30 @@ def update_alerts(
 ) -> tuple[Alert, ...]:
     """Bring the memory to the alerts that hold now; the ones newly raised.
 
-    An alert of `kinds` (about `subject`, if given) that no longer holds is over and said to be so.
-    Delivery is tried again at every call until it works; a muted alert is delivered when the
-    silence runs out and it still holds.
+    An alert of `kinds` (about `subject`, if given) that no longer holds is over and said to be so,
+    unless it was raised after `now`, by somebody who looked later. Delivery is tried again at
+    every call until it works; a muted alert is delivered when the silence runs out and it still
+    holds. One process at a time does this: two that see the same tell it once.
     """
     holding = {alert.key: alert for alert in current}
-    raised = [alert for alert in holding.values() if _hold(alert, folder, now, send)]
-    for record in records(folder):
-        alert = record.alert
-        ours = alert.kind in set(kinds) and subject in {None, alert.subject}
-        if ours and record.over is None and alert.key not in holding:
-            _end(record, folder, now, send)
+    with _alone(folder):
+        raised = [alert for alert in holding.values() if _hold(alert, folder, now, send)]
+        for record in records(folder):
+            alert = record.alert
+            ours = alert.kind in set(kinds) and subject in {None, alert.subject}
+            holds = alert.key in holding or record.raised > now
+            if ours and record.over is None and not holds:
+                _end(record, folder, now, send)
     return tuple(raised)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only process that changes the memory; the kernel lets go when it dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _hold(alert: Alert, folder: Path, now: dt.datetime, send: Send) -> bool:
@@ -152,6 +166,11 @@ def records(folder: Path) -> tuple[Record, ...]:
 
 def mute(key: str, until: dt.datetime, folder: Path) -> Record:
     """Silence an alert until then; InputError names the alerts there are."""
+    with _alone(folder):
+        return _muted(key, until, folder)
+
+
+def _muted(key: str, until: dt.datetime, folder: Path) -> Record:
     record = Record.read(folder / f"{key}.json")
     if record is None:
         known = ", ".join(record.alert.key for record in records(folder)) or "none"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -55,6 +57,29 @@ def test_an_alert_is_delivered_once_and_its_end_once(tmp_path: Path) -> None:
         update_alerts([], tmp_path, later(hour), inbox, KINDS)
     assert inbox.texts == [LATE.text, "OVER late 2026-11-23T00Z"]
     assert update_alerts([LATE], tmp_path, later(5), inbox, KINDS) == (LATE,)
+
+
+def test_passes_at_the_same_time_tell_it_once(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def slowly(text: str, fields: dict[str, str]) -> None:
+        time.sleep(0.05)
+        told.append(text)
+
+    with ThreadPoolExecutor(4) as pool:
+        passes = [
+            pool.submit(update_alerts, [LATE], tmp_path, NOW, slowly, KINDS) for _ in range(4)
+        ]
+    assert [len(each.result()) for each in passes].count(1) == 1
+    assert told == [LATE.text]
+
+
+def test_whoever_looked_earlier_does_not_end_what_was_raised_since(tmp_path: Path) -> None:
+    inbox = Inbox()
+    update_alerts([LATE], tmp_path, later(1), inbox, KINDS)
+    update_alerts([], tmp_path, NOW, inbox, KINDS)
+    assert inbox.texts == [LATE.text]
+    assert records(tmp_path)[0].over is None
 
 
 def test_text_names_cycle_stage_cause_and_command() -> None:
