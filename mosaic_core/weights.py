@@ -8,9 +8,9 @@ hub's own where the hub states one; from then on both are enforced.
 
 from __future__ import annotations
 
+import fcntl
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ LICENCE_NOTICE = (
 PUBLISHED_VARIANTS = ("era5", "hres")
 LOCK = "weights.lock.json"
 STAGING = ".download"
+MUTEX = ".lock"
 
 Progress = Callable[[str, int, int], None]
 
@@ -105,21 +106,21 @@ def fetch_weights(
     `endpoint` another hub; `progress(name, bytes so far, size)` is called as bytes come. Goes on
     where an earlier fetch stopped; files that match the lock are not fetched again. SourceError
     when the hub fails, refuses or sends other bytes; ModelError when the weights do not fit the
-    model; nothing unverified becomes visible.
+    model; nothing unverified becomes visible. Waits while another process fetches or checks here.
     """
     wanted = published_files(variant)
     directory.mkdir(parents=True, exist_ok=True)
-    lock = _pin(directory, revision, endpoint)
-    for name, path in wanted.items():
-        if not _is_there(directory, name, lock):
-            lock = lock.with_file(
-                name, _fetch_file(directory, name, path, lock, endpoint, progress)
-            )
-            _write_lock(directory, lock)
-    shutil.rmtree(directory / STAGING, ignore_errors=True)
-    _write_info(directory, lock)
-    if not _is_there(directory, f"{variant}.safetensors", lock):
-        lock = _convert(directory, variant, lock, dangerously_unpickle)
+    with _alone(directory):
+        lock = _pin(directory, revision, endpoint)
+        for name, path in wanted.items():
+            if not _is_there(directory, name, lock):
+                entry = _fetch_file(directory, name, path, lock, endpoint, progress)
+                lock = lock.with_file(name, entry)
+                _write_lock(directory, lock)
+        _clear_staging(directory, wanted)
+        _write_info(directory, lock)
+        if not _is_there(directory, f"{variant}.safetensors", lock):
+            lock = _convert(directory, variant, lock, dangerously_unpickle)
     return lock
 
 
@@ -127,9 +128,20 @@ def check_weights(directory: Path, variant: str, *, dangerously_unpickle: bool =
     """Compare all files of `variant` with the lock and with the model; return the lock.
 
     Files that no lock knows (copied here by hand) are recorded as they are, and enforced from
-    then on. ModelError lists every file that is missing or differs.
+    then on. ModelError lists every file that is missing or differs. Waits as `fetch_weights` does.
     """
     names = list(published_files(variant))
+    if not directory.is_dir():
+        raise ModelError(
+            "no such directory",
+            where=str(directory),
+            remedy=f"give the one of the weights, or: mosaic-ops weights fetch {variant}",
+        )
+    with _alone(directory):
+        return _checked(directory, variant, names, dangerously_unpickle)
+
+
+def _checked(directory: Path, variant: str, names: list[str], dangerously_unpickle: bool) -> Lock:
     lock = read_lock(directory) or Lock(
         repository=REPOSITORY, revision="not recorded", commit="not recorded"
     )
@@ -166,6 +178,24 @@ def read_lock(directory: Path) -> Lock | None:
             where=str(path),
             remedy="restore it; deleting it trusts whatever is fetched next",
         ) from None
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Be the only process at work on the bundle; the kernel lets go when a process dies."""
+    with (directory / MUTEX).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _clear_staging(directory: Path, names: Iterable[str]) -> None:
+    """Remove the parts of these files, and the folder once it is empty."""
+    staging = directory / STAGING
+    for name in names:
+        for part in staging.glob(f"{name}.*"):
+            part.unlink()
+    if staging.is_dir() and not any(staging.iterdir()):
+        staging.rmdir()
 
 
 def _write_lock(directory: Path, lock: Lock) -> None:

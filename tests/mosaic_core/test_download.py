@@ -40,6 +40,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/elsewhere")
             self.end_headers()
             return
+        if answer.startswith("only "):  # ends in good order, and never says how long it is
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write((CONTENT * 2)[: int(answer[5:])])
+            return
+        if answer == "page":
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"busy")
+            return
         start = int(span[6:-1]) if span and answer != "whole" else 0
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
@@ -118,6 +129,40 @@ def test_it_gives_up_after_failures_in_a_row_and_keeps_the_part(
     assert "goes on where it stopped" in refused.value.remedy
     assert len(server.ranges) == ATTEMPTS
     assert (tmp_path / "part").stat().st_size == 300_000
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ("only 1000",),
+        ("only 0",),
+        (f"only {len(CONTENT) + 1}",),
+        ("only 1000", *("only 10", "only 1000") * 50),
+    ],
+)
+def test_answers_of_a_wrong_length_are_given_up_with_pauses_between(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: tuple[str, ...]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    with pytest.raises(SourceError, match=f"the answer held .* of {len(CONTENT)} bytes"):
+        fetch(server, tmp_path / "part", *script)
+    assert len(server.ranges) <= ATTEMPTS + 1
+    assert len(pauses) == len(server.ranges) - 1
+
+
+def test_a_whole_file_of_another_length_is_not_asked_again(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.write_bytes(CONTENT[:1000])
+    with pytest.raises(SourceError, match=f"has 4 bytes, {len(CONTENT)} were announced"):
+        fetch(server, part, "page")
+    assert len(server.ranges) == 1
+    assert part.read_bytes() == CONTENT[:1000]
+
+
+def test_endless_redirects_are_a_refusal(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="redirects"):
+        fetch(server, tmp_path / "part", "moved")
 
 
 def test_progress_ends_at_the_size(server: Server, tmp_path: Path) -> None:

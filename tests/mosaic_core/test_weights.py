@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +24,7 @@ from mosaic_core.model.checkpoint import STATICS, load_model
 from mosaic_core.model.config import BUILTIN, ModelConfig
 from mosaic_core.model.mosaic import Mosaic
 from mosaic_core.model.parameters import PREFIX
-from mosaic_core.weights import LOCK, check_weights, fetch_weights, read_lock
+from mosaic_core.weights import LOCK, MUTEX, STAGING, check_weights, fetch_weights, read_lock
 
 WEIGHTS = "checkpoints/hres_best.pt"
 NAMES = {"hres_best.pt", "norm_stats_hres.npz", STATICS, "hres.safetensors"}
@@ -78,7 +80,7 @@ def test_a_fetch_pins_verifies_and_converts(hub: Any, tmp_path: Path, small_mode
     assert set(lock.files) == NAMES
     assert {entry.verified for entry in lock.files.values()} == {"hub", "converted"}
     assert read_lock(tmp_path) == lock
-    assert {path.name for path in tmp_path.iterdir()} == NAMES | {LOCK, "bundle.json"}
+    assert {path.name for path in tmp_path.iterdir()} == NAMES | {LOCK, MUTEX, "bundle.json"}
     model = load_model(tmp_path, "hres")
     assert all(map(torch.equal, model.parameters(), small_model.parameters()))
     origin = model.provenance
@@ -139,6 +141,43 @@ def test_a_fetch_that_was_stopped_goes_on_where_it_was(
     fetch_weights(tmp_path, "hres", endpoint=hub.endpoint)
     spans = [span for name, span in hub.fetched() if name == "hres_best.pt"]
     assert spans == [None, f"bytes={CUT}-"]
+
+
+def test_of_two_fetches_at_once_the_second_finds_the_files(hub: Any, tmp_path: Path) -> None:
+    hub.break_after[WEIGHTS] = CUT  # holds the first up for a second
+    with ThreadPoolExecutor(2) as pool:
+        fetches = [pool.submit(fetch_weights, tmp_path, "hres", endpoint=hub.endpoint)
+                   for _ in range(2)]  # fmt: skip
+        first, second = (fetch.result() for fetch in fetches)
+    assert first == second == read_lock(tmp_path)
+    assert sorted(name for name, span in hub.fetched() if span is None) == sorted(
+        Path(path).name for path in hub.files
+    )
+
+
+def test_a_check_waits_for_the_fetch(hub: Any, tmp_path: Path) -> None:
+    lock = fetch_weights(tmp_path, "hres", endpoint=hub.endpoint)
+    with (tmp_path / MUTEX).open() as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        check = pool.submit(check_weights, tmp_path, "hres")
+        with pytest.raises(TimeoutError):
+            check.result(timeout=0.5)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert check.result() == lock
+
+
+def test_parts_of_another_variant_are_kept(hub: Any, tmp_path: Path) -> None:
+    part = tmp_path / STAGING / "era5_best.pt.0123"
+    part.parent.mkdir()
+    part.write_bytes(b"half")
+    part.with_name("hres_best.pt.older").write_bytes(b"of an older version")
+    fetch_weights(tmp_path, "hres", endpoint=hub.endpoint)
+    assert list(part.parent.iterdir()) == [part]
+
+
+def test_a_check_of_no_directory_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such directory"):
+        check_weights(tmp_path / "absent", "hres")
 
 
 def test_bytes_that_are_not_what_the_hub_announced(hub: Any, tmp_path: Path) -> None:
