@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -17,6 +17,8 @@ from flows.settings import Settings
 from flows.storms import storms_in
 from mosaic_core.contract.cycle import Cycle
 from postprocess.manifest import Manifest
+from postprocess.products.climatology import climatology_sha256
+from postprocess.products.requests import ProductRequest
 from postprocess.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def run_id(cycle: Cycle, settings: Settings, state: xr.Dataset, forecaster: Fore
         "numbers": settings.numbers,
         "lead_hours": settings.lead_hours,
         "rounding": settings.rounding,
-        "products": asdict(settings.products),
+        "products": _products(settings.products),
         "storms": [asdict(storm) for storm in storms_in(state.attrs)],
         "weights": forecaster.weights_sha256,
         "precision": forecaster.precision,
@@ -83,6 +85,14 @@ def other_shape(manifest: Manifest, settings: Settings) -> str:
 
 def _shape(variant: str, members: int, lead_hours: int) -> str:
     return f"{variant} {members} members {lead_hours} h"
+
+
+def _products(request: ProductRequest) -> dict[str, Any]:
+    """What is asked for, with the content of the climatology in the place of its path."""
+    facts = asdict(request)
+    if request.climatology is not None:
+        facts["climatology"] = climatology_sha256(Path(request.climatology))
+    return facts
 
 
 def input_analyses(state: xr.Dataset) -> tuple[str, ...]:

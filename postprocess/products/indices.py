@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import DataError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from postprocess.products.climatology import (
-    Climate,
     extreme_forecast_index,
     read_climate,
     shift_of_tails,
@@ -38,6 +37,7 @@ class ClimateIndices:
 
     def __init__(self, climatology: Path) -> None:
         self._path = climatology
+        self._read = lru_cache(maxsize=8)(partial(read_climate, climatology))
         with open_any(climatology) as dataset:
             names = [str(name) for name in dataset]
             self._named = {name.removesuffix(_MEAN) for name in names if name.endswith(_MEAN)}
@@ -56,7 +56,7 @@ class ClimateIndices:
             self._planes = self._compared(step)
         day = _day_of_year(step.init_time + step.lead_time)
         for plane in self._planes:
-            climate = _climate(self._path, plane.name, day)
+            climate = self._read(plane.name, plane.variable.units, day)
             members = plane.take(step.fields, step.channels)
             for index, values in (
                 ("anomaly", members.mean(0, dtype=np.float64) - climate.mean),
@@ -100,11 +100,6 @@ class ClimateIndices:
                 remedy="see postprocess/products/climatology.py for the format",
             )
         return planes
-
-
-@lru_cache(maxsize=8)
-def _climate(path: Path, name: str, day_of_year: int) -> Climate:
-    return read_climate(path, name, day_of_year)
 
 
 def _day_of_year(time: np.datetime64) -> int:

@@ -43,10 +43,10 @@ def climatology(tmp_path: Path) -> Path:
     path = tmp_path / "climate.nc"
     xr.Dataset(
         {
-            "2m_temperature_mean": (field, (260 + base).astype("f4")),
-            "2m_temperature_quantile": (quantiles, temperature.astype("f4")),
-            "wind_speed_850_mean": (field, np.full((2, *shape), 5, "f4")),
-            "wind_speed_850_quantile": (quantiles, wind.astype("f4")),
+            "2m_temperature_mean": (field, (260 + base).astype("f4"), {"units": "K"}),
+            "2m_temperature_quantile": (quantiles, temperature.astype("f4"), {"units": "K"}),
+            "wind_speed_850_mean": (field, np.full((2, *shape), 5, "f4"), {"units": "m s-1"}),
+            "wind_speed_850_quantile": (quantiles, wind.astype("f4"), {"units": "m s-1"}),
         },
         {"dayofyear": days, "quantile": QUANTILES, "latitude": LATITUDE, "longitude": LONGITUDE},
         {"climate": "made up, evenly spread"},
