@@ -17,7 +17,7 @@ from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.products.cyclones.ecmwf_bufr import known_storms
 from postprocess.products.grids import open_any
 from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
-from postprocess.products.stored import stored_steps
+from postprocess.products.stored import quarantined_in, stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
 
 _CONNECT_SECONDS = 10
@@ -43,13 +43,15 @@ def remake_products(
 ) -> list[Path]:
     """Make products of the forecast in `store` into `folder`; the paths written.
 
+    Where the store names quarantined members, its health is always among the products, so that
+    they leave the others too.
     `progress` is called with the step and the number of steps.
     """
     wanted = options or RemakeOptions()
     about = _about(store)
     known = [] if wanted.track_file is None else known_storms(wanted.track_file, about.cycle)
     suite_options = ProductOptions(
-        only=wanted.only,
+        only=_with_health(wanted.only, about),
         request=wanted.request,
         land=None if wanted.statics is None else land_share(wanted.statics),
         known_storms=tuple(known),
@@ -62,6 +64,11 @@ def remake_products(
             if progress is not None:
                 progress(step.step, about.steps)
         return suite.finish(about.attributes)
+
+
+def _with_health(only: tuple[str, ...], about: _About) -> tuple[str, ...]:
+    added = ("health",) if quarantined_in(about.attributes) else ()
+    return tuple(dict.fromkeys((*only, *added)))
 
 
 def remake_many(

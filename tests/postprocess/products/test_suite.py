@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mosaic_core.contract.errors import InputError, StoreError
 from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.products.cyclones.formats import read_tracks
+from postprocess.products.remake import RemakeOptions, remake_products
 from postprocess.products.stored import stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
 
@@ -38,15 +40,7 @@ def forecast() -> list[ForecastStep]:
 @pytest.fixture(scope="module")
 def store(forecast, tmp_path_factory) -> Path:
     """The forecast as a plain Zarr store of the contract's structure."""
-    path = tmp_path_factory.mktemp("run") / "forecast.zarr"
-    array = np.stack([step.fields for step in forecast], axis=1)[None]
-    leading = {
-        "init_time": np.array([INIT]),
-        "number": np.arange(3),
-        "lead_time": np.array([step.lead_time for step in forecast]),
-    }
-    channels_to_dataset(np.ascontiguousarray(array), leading).to_zarr(path, consolidated=False)
-    return path
+    return write(forecast, tmp_path_factory.mktemp("run") / "forecast.zarr")
 
 
 def make(steps, folder: Path, **options) -> list[Path]:
@@ -145,6 +139,72 @@ def test_unfinished_store_names_lead_and_members(store, tmp_path):
     holed.to_zarr(tmp_path / "holed.zarr", consolidated=False)
     with pytest.raises(StoreError, match=r"lead \+12 h is missing for members \[1\] \(temperature"):
         list(stored_steps(tmp_path / "holed.zarr"))
+
+
+def blown_up(forecast: list[ForecastStep], number: int) -> list[ForecastStep]:
+    """The forecast with a member that is NaN from +12 h on."""
+    steps = list(forecast)
+    for lead in range(2, LEADS):
+        fields = steps[lead].fields.copy()
+        fields[number] = np.nan
+        steps[lead] = replace(steps[lead], fields=fields)
+    return steps
+
+
+def write(steps: list[ForecastStep], path: Path, *member_health: str) -> Path:
+    array = np.stack([step.fields for step in steps], axis=1)[None]
+    leading = {
+        "init_time": np.array([INIT]),
+        "number": np.arange(3),
+        "lead_time": np.array([step.lead_time for step in steps]),
+    }
+    dataset = channels_to_dataset(np.ascontiguousarray(array), leading)
+    dataset.attrs["member_health"] = list(member_health)
+    dataset.to_zarr(path, consolidated=False)
+    return path
+
+
+def test_a_forecast_with_a_member_that_blew_up_is_made_again(forecast, tmp_path):
+    steps = blown_up(forecast, 1)
+    make(steps, tmp_path / "live")
+    reason = json.loads((tmp_path / "live" / "health.json").read_text())["quarantined"]["1"]
+    store = write(steps, tmp_path / "forecast.zarr", f"member 1: {reason}")
+    make(stored_steps(store), tmp_path / "again")
+    first, again = content(tmp_path / "live"), content(tmp_path / "again")
+    assert first.keys() == again.keys()
+    for name, values in first.items():
+        if isinstance(values, xr.Dataset):
+            xr.testing.assert_identical(values, again[name])
+        else:
+            assert values == again[name], name
+    some = tmp_path / "some"
+    remake_products(store, some, RemakeOptions(only=("meteograms",)))
+    with xr.open_zarr(some / "meteograms.zarr", chunks=None) as points:
+        assert points.number_of_members.values.tolist() == [3, 3, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        ([], r"\+12 h is missing for members \[1\]"),
+        (["member 2: blew up at +6 h"], r"\+12 h is missing for members \[1\]"),
+        (["member 1: blew up at +18 h"], r"\+12 h is missing for members \[1\]"),
+    ],
+)
+def test_a_member_nobody_quarantined_is_missing(forecast, tmp_path, told, missing):
+    store = write(blown_up(forecast, 1), tmp_path / "forecast.zarr", *told)
+    with pytest.raises(StoreError, match=missing):
+        list(stored_steps(store))
+
+
+def test_a_lead_without_any_member_is_missing(forecast, tmp_path):
+    steps = forecast[:3]
+    for number in range(3):
+        steps = blown_up([*steps, *forecast[3:]], number)[:3]
+    told = [f"member {number}: blew up at +6 h" for number in range(3)]
+    store = write(steps, tmp_path / "forecast.zarr", *told)
+    with pytest.raises(StoreError, match=r"\+12 h is missing for members \[0, 1, 2\]"):
+        list(stored_steps(store))
 
 
 def test_bad_input_is_named(forecast, tmp_path):
