@@ -12,7 +12,7 @@ import xarray as xr
 from flows.progress import Reporter
 from flows.settings import Settings
 from flows.watch.alerts import Alert, sender, update_alerts
-from ingest.archive import archived_times, read_analysis
+from ingest.archive import archived_times, provenance, read_analysis
 from mosaic_core.contract.cycle import Cycle
 from postprocess.objects.root import MUTABLE, ObjectRoot, open_root
 from postprocess.scores.ledger import read_scores, scored_times
@@ -29,13 +29,13 @@ SHOWN_LEADS = (24, 72, 120, 168, 240)
 
 @dataclass(frozen=True)
 class Verified:
-    """What one pass scored; `faults` are of forecasts that could not be, tried again next time."""
+    """What one pass scored; `faults` tell what could not be, which is tried again next time."""
 
     scored: tuple[Scored, ...]
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Every forecast that was left out, and why."""
+        """Everything that was left out, and why."""
         return tuple(fault for each in self.scored for fault in each.faults)
 
     @property
@@ -51,7 +51,7 @@ def verify(settings: Settings, report: Reporter, since: Cycle | None = None) -> 
     """Score what is published against every archived analysis from `since` on; show the record.
 
     By default `since` is one length of a forecast before the newest analysis: older analyses can
-    only have something new to score after a backfill.
+    only have something new to score after a backfill or a correction of one of them.
     """
     root, analyses = open_root(settings.published), _Archive(settings)
     times = _times(settings, since)
@@ -125,10 +125,19 @@ class _Archive:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.archive
-        self._held = set(archived_times(settings.archive).tolist())
+        self._records = provenance(self._path) if self._path.exists() else {}
 
-    def __call__(self, cycle: Cycle) -> xr.Dataset | None:
-        if cycle.init_time.item() not in self._held:
+    def sha256(self, cycle: Cycle) -> str | None:
+        """From the record of the time, as it was when this object was made.
+
+        A correction meanwhile is scored under the older digest, and so once more next time.
+        """
+        record = self._records.get(cycle.init_time)
+        return None if record is None else str(record["sha256"])
+
+    def read(self, cycle: Cycle) -> xr.Dataset | None:
+        """The values, proved equal to their digest."""
+        if cycle.init_time not in self._records:
             return None
         return read_analysis(self._path, cycle.init_time)
 

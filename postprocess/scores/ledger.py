@@ -14,7 +14,7 @@ import pandas as pd
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import PublishError
 from postprocess.objects.root import MUTABLE, ObjectRoot
-from postprocess.scores.table import COLUMNS, empty, typed
+from postprocess.scores.table import COLUMNS, DIGESTS, empty, typed
 
 FOLDER = "scores/sums"
 _SUFFIX = ".parquet"
@@ -35,11 +35,16 @@ def read_scores(root: ObjectRoot, valid: Iterable[Cycle] | None = None) -> pd.Da
     return typed(pd.concat(tables)) if tables else empty()
 
 
-def scored_runs(root: ObjectRoot, valid: Cycle) -> set[tuple[Cycle, str]]:
-    """Cycle and run of the forecasts that were scored against the analysis of `valid`."""
-    table = read_scores(root, [valid])
+def scored_runs(root: ObjectRoot, valid: Cycle) -> dict[tuple[Cycle, str], dict[str, str]]:
+    """The forecasts (cycle, run) scored against the analysis of `valid`, and with what: DIGESTS.
+
+    A digest is '' where none was recorded.
+    """
+    table = read_scores(root, [valid]).drop_duplicates(["init_time", "run_id"])
     times = map(Cycle.from_datetime64, table["init_time"].to_numpy())
-    return set(zip(times, table["run_id"], strict=True))
+    columns = (table[name].fillna("") for name in DIGESTS)
+    made_with = (dict(zip(DIGESTS, pair, strict=True)) for pair in zip(*columns, strict=True))
+    return dict(zip(zip(times, table["run_id"], strict=True), made_with, strict=True))
 
 
 def record(root: ObjectRoot, valid: Cycle, rows: pd.DataFrame) -> None:
@@ -85,6 +90,7 @@ def _parsed(content: bytes, key: str, root: ObjectRoot) -> pd.DataFrame:
         table = pd.read_parquet(io.BytesIO(content), engine="pyarrow")
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise PublishError(f"not a table of scores: {error}", where=where, remedy=remedy) from None
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise PublishError(f"no column {', '.join(missing)}", where=where, remedy=remedy)
-    return typed(table)
+    missing = set(COLUMNS) - set(table.columns)
+    if sums := sorted(missing - set(DIGESTS)):  # the first tables had no digests
+        raise PublishError(f"no column {', '.join(sums)}", where=where, remedy=remedy)
+    return typed(table.assign(**dict.fromkeys(missing, None)))

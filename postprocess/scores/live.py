@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import pandas as pd
 import xarray as xr
@@ -17,12 +17,19 @@ from postprocess.objects.root import MissingObjectError, ObjectRoot
 from postprocess.publish import FORECAST
 from postprocess.read import open_published
 from postprocess.scores.ledger import record, scored_runs
-from postprocess.scores.table import lead_hours, score_lead
+from postprocess.scores.table import DIGESTS, lead_hours, score_lead
 
 HEALTH = "health.json"
 
-Analyses = Callable[[Cycle], xr.Dataset | None]
-"""The analysis of a cycle, (time 1, [level,] latitude, longitude); None when there is none."""
+
+class Analyses(Protocol):
+    """The archived analyses by cycle; None where there is none."""
+
+    def sha256(self, cycle: Cycle) -> str | None:
+        """The digest of the values, without reading them."""
+
+    def read(self, cycle: Cycle) -> xr.Dataset | None:
+        """(time 1, [level,] latitude, longitude), proved; MosaicOpsError when damaged."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,15 @@ def score_analysis(root: ObjectRoot, valid: Cycle, analyses: Analyses) -> Scored
     """Score every published forecast that is valid at `valid` and keep the sums.
 
     Forecasts already scored are left alone; the rows of a cycle's earlier run are replaced by
-    those of its current one. A forecast that cannot be read is told in `faults` and tried again
-    next time, and so is everything while there is no analysis of `valid`.
+    those of its current one, and rows made with analyses since corrected by new ones. What cannot
+    be read, a forecast, an analysis or the kept sums, is told in `faults` and tried again next
+    time, and so is everything while there is no analysis of `valid`.
     """
-    entries = unscored(root, valid)
-    truth = analyses(valid) if entries else None
+    try:
+        entries = unscored(root, valid, analyses)
+        truth = analyses.read(valid) if entries else None
+    except MosaicOpsError as error:
+        return Scored(valid, (), (f"anything valid {valid}: {error.what} ({error.where})",))
     if truth is None:
         return Scored(valid, (), ())
     tables: dict[Cycle, pd.DataFrame] = {}
@@ -50,7 +61,7 @@ def score_analysis(root: ObjectRoot, valid: Cycle, analyses: Analyses) -> Scored
     for entry in entries:
         cycle = Cycle.parse(entry.cycle)
         try:
-            tables[cycle] = _score(root, entry, cycle, valid, truth, analyses(cycle))
+            tables[cycle] = _score(root, entry, valid, truth, analyses)
         except MosaicOpsError as error:
             faults.append(f"forecast of {cycle} valid {valid}: {error.what}")
     if tables:
@@ -58,11 +69,33 @@ def score_analysis(root: ObjectRoot, valid: Cycle, analyses: Analyses) -> Scored
     return Scored(valid, tuple(sorted(tables)), tuple(faults))
 
 
-def unscored(root: ObjectRoot, valid: Cycle) -> list[CycleEntry]:
-    """Published forecasts that hold `valid` and are not scored against it yet."""
+def unscored(root: ObjectRoot, valid: Cycle, analyses: Analyses) -> list[CycleEntry]:
+    """Published forecasts that hold `valid` and are not scored yet with the analyses of now.
+
+    Rows that name no analyses count as made with others: they are made once more.
+    """
     reaching = [entry for entry in read_index(root).cycles if _reaches(entry, valid)]
-    done = scored_runs(root, valid) if reaching else set()
-    return [entry for entry in reaching if (Cycle.parse(entry.cycle), entry.run_id) not in done]
+    done = scored_runs(root, valid) if reaching else {}
+    return [entry for entry in reaching if _is_open(entry, valid, done, analyses)]
+
+
+def _is_open(
+    entry: CycleEntry,
+    valid: Cycle,
+    done: dict[tuple[Cycle, str], dict[str, str]],
+    analyses: Analyses,
+) -> bool:
+    """Not scored, or with other values than the archive holds; one that is gone there is fine."""
+    cycle = Cycle.parse(entry.cycle)
+    made_with = done.get((cycle, entry.run_id))
+    if made_with is None:
+        return True
+    held = _digests(cycle, valid, analyses)
+    return any(held[name] not in (None, made_with[name]) for name in DIGESTS)
+
+
+def _digests(cycle: Cycle, valid: Cycle, analyses: Analyses) -> dict[str, str | None]:
+    return dict(zip(DIGESTS, (analyses.sha256(valid), analyses.sha256(cycle)), strict=True))
 
 
 def _reaches(entry: CycleEntry, valid: Cycle) -> bool:
@@ -75,12 +108,12 @@ def _reaches(entry: CycleEntry, valid: Cycle) -> bool:
 def _score(
     root: ObjectRoot,
     entry: CycleEntry,
-    cycle: Cycle,
     valid: Cycle,
     truth: xr.Dataset,
-    initial: xr.Dataset | None,
+    analyses: Analyses,
 ) -> pd.DataFrame:
-    sick = _quarantined(root, entry)
+    cycle, sick = Cycle.parse(entry.cycle), _quarantined(root, entry)
+    initial = analyses.read(cycle)
     with open_published(root.address, cycle=cycle) as store:
         healthy = [int(number) for number in store["number"].values if int(number) not in sick]
         lead = valid.init_time - cycle.init_time
@@ -91,6 +124,7 @@ def _score(
             cycle=cycle,
             valid=valid,
             run_id=entry.run_id,
+            digests=_digests(cycle, valid, analyses),
         )
 
 

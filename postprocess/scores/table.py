@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,9 @@ PLANES = planes_of(HEADLINE)
 KEYS = ("init_time", "valid_time", "lead_hours", "variable", "level_hpa", "units", "region",
         "run_id", "members")  # fmt: skip
 SUMS = ("weight", *STATISTICS, *BASELINE)
-COLUMNS = (*KEYS, *SUMS, "ranks")
+DIGESTS = ("truth_sha256", "initial_sha256")
+"""SHA-256 of the archived analyses that a row was made with; missing when not known."""
+COLUMNS = (*KEYS, *DIGESTS, *SUMS, "ranks")
 
 
 def score_lead(
@@ -53,13 +55,14 @@ def score_lead(
     cycle: Cycle,
     valid: Cycle,
     run_id: str,
+    digests: Mapping[str, str | None],
 ) -> pd.DataFrame:
     """Sums over each region of every headline field, COLUMNS, one row a field and region.
 
     `forecast` has (number, [level,] latitude, longitude), one lead, healthy members only; `truth`
     and `initial`, the analysis that `cycle` starts from, have ([level,] latitude, longitude).
     Without `initial` the sums of persistence are NaN. `ranks` is the list of the M + 1 sums of
-    area, by the rank of the truth among the members.
+    area, by the rank of the truth among the members. `digests` are the values of DIGESTS.
     """
     weights = region_weights()
     rows = [_rows(plane, forecast, truth, initial, weights, f"{cycle} {valid}") for plane in PLANES]
@@ -68,6 +71,7 @@ def score_lead(
         valid_time=valid.init_time,
         lead_hours=lead_hours(cycle, valid),
         run_id=run_id,
+        **digests,
     )
     return typed(table)
 
@@ -112,7 +116,8 @@ def lead_hours(cycle: Cycle, valid: Cycle) -> int:
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with its columns in order and one dtype each; rows in order of KEYS."""
     kinds = {"lead_hours": "int32", "level_hpa": "Int32", "members": "int32"}
-    whole = frame[list(COLUMNS)].astype({**kinds, **dict.fromkeys(SUMS, "float64")})
+    kinds |= dict.fromkeys(DIGESTS, "string") | dict.fromkeys(SUMS, "float64")
+    whole = frame[list(COLUMNS)].astype(kinds)
     return whole.sort_values(["init_time", "variable", "level_hpa", "region"], ignore_index=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from flows.settings import Settings
 from flows.verify import SCORES, drift_alerts, scores_markdown, tell_of_drift, verify
 from flows.watch.alerts import records
 from ingest.archive import append_analysis
+from ingest.correction import correct_analysis
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError
 from postprocess.objects.root import open_root
@@ -60,6 +62,35 @@ def test_every_analysis_scores_what_was_valid_then_and_again_nothing(settings: S
     public = pd.read_csv(io.BytesIO(open_root(settings.published).read(SCORES)))
     assert set(public["lead_hours"]) == {6, 12}
     assert {"metric", "value", "region", "units", "count"} <= set(public.columns)
+
+
+@pytest.fixture
+def copied(settings: Settings, tmp_path: Path) -> Settings:
+    """The same analyses and forecasts, to be spoilt."""
+    for name in ("analyses.zarr", "published"):
+        shutil.copytree(settings.data_root / name, tmp_path / name)
+    return settings.model_copy(update={"data_root": tmp_path})
+
+
+def test_a_damaged_analysis_is_told_and_the_others_are_scored(copied: Settings) -> None:
+    shutil.rmtree(copied.published + "/scores", ignore_errors=True)
+    shutil.rmtree(copied.archive / "2m_temperature" / "c" / "2")
+    done = verify(copied, LogReporter())
+    assert [each.forecasts for each in done.scored if each.forecasts] == [(FIRST,)]
+    assert len(done.faults) == 1
+    assert FIRST.shift(12).label in done.faults[0]
+    assert drift_alerts(copied) == []
+
+
+def test_a_corrected_analysis_is_scored_anew(copied: Settings) -> None:
+    verify(copied, LogReporter())
+    correct_analysis(copied.archive, analysis(FIRST.shift(6)) + 1, "it was too cold")
+    done = verify(copied, LogReporter())
+    assert [each.forecasts for each in done.scored if each.forecasts] == [
+        (FIRST,),  # whose truth it is
+        (FIRST.shift(6),),  # which starts from it
+    ]
+    assert verify(copied, LogReporter()).summary == "0 forecasts scored against 0 analyses"
 
 
 def test_the_commands_score_and_show(settings: Settings, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ from postprocess.objects.root import ObjectRoot, open_root
 from postprocess.scores.ledger import read_scores, record, scored_times
 from postprocess.scores.live import score_analysis, unscored
 from postprocess.scores.summary import finished_scores, rank_histogram
-from postprocess.scores.table import COLUMNS, PLANES
-from tests.postprocess.scores.worlds import MEMBERS, analysis, publish_forecast
+from postprocess.scores.table import COLUMNS, DIGESTS, PLANES
+from tests.postprocess.scores.worlds import MEMBERS, Analyses, publish_forecast
 
 FIRST = Cycle.parse("2026-11-23T00Z")
 SECOND, VALID = FIRST.shift(6), FIRST.shift(12)
@@ -40,7 +41,7 @@ def root(two_forecasts: Path, tmp_path: Path) -> ObjectRoot:
 
 
 def test_an_analysis_scores_every_forecast_valid_then(root: ObjectRoot) -> None:
-    scored = score_analysis(root, VALID, analysis)
+    scored = score_analysis(root, VALID, Analyses())
     assert scored.forecasts == (FIRST, SECOND)
     assert scored.faults == ()
     scores = finished_scores(read_scores(root)).set_index(
@@ -59,32 +60,33 @@ def test_an_analysis_scores_every_forecast_valid_then(root: ObjectRoot) -> None:
 
 
 def test_what_was_scored_is_left_alone(root: ObjectRoot) -> None:
-    score_analysis(root, VALID, analysis)
+    score_analysis(root, VALID, Analyses())
     before = read_scores(root)
-    again = score_analysis(root, VALID, lambda _: pytest.fail("an analysis was read again"))
-    assert again.forecasts == ()
+    analyses = Analyses()
+    assert score_analysis(root, VALID, analyses).forecasts == ()
+    assert analyses.reads == []
     pd.testing.assert_frame_equal(read_scores(root), before)
 
 
 def test_a_new_run_of_a_cycle_replaces_the_scores_of_the_old(
     root: ObjectRoot, tmp_path: Path
 ) -> None:
-    score_analysis(root, VALID, analysis)
+    score_analysis(root, VALID, Analyses())
     publish_forecast(root.address, SECOND, tmp_path / "better", error=1.0, run_id="run-2")
-    assert [entry.run_id for entry in unscored(root, VALID)] == ["run-2"]
-    score_analysis(root, VALID, analysis)
+    assert [entry.run_id for entry in unscored(root, VALID, Analyses())] == ["run-2"]
+    score_analysis(root, VALID, Analyses())
     table = read_scores(root)
     assert set(table[table["init_time"] == SECOND.init_time]["run_id"]) == {"run-2"}
     assert len(table) == len(PLANES) * 5 * 2
 
 
 def test_without_the_analysis_nothing_is_scored(root: ObjectRoot) -> None:
-    assert score_analysis(root, VALID, lambda _: None).forecasts == ()
+    assert score_analysis(root, VALID, Analyses(absent={VALID})).forecasts == ()
     assert scored_times(root) == []
 
 
 def test_without_the_first_analysis_there_is_no_persistence_but_all_else(root: ObjectRoot) -> None:
-    score_analysis(root, VALID, lambda cycle: analysis(cycle) if cycle == VALID else None)
+    score_analysis(root, VALID, Analyses(absent={FIRST, SECOND}))
     scores = finished_scores(read_scores(root))
     assert scores[["persistence_rmse", "crpss"]].isna().all(axis=None)
     assert scores["crps"].notna().all()
@@ -96,21 +98,75 @@ def test_a_member_put_aside_is_not_scored(two_forecasts: Path, tmp_path: Path) -
     folder.mkdir()
     (folder / "health.json").write_text(json.dumps({"quarantined": {"3": "blew up at +6 h"}}))
     publish_forecast(address, SECOND, folder)
-    score_analysis(open_root(address), VALID, analysis)
+    score_analysis(open_root(address), VALID, Analyses())
     assert set(read_scores(open_root(address))["members"]) == {MEMBERS - 1}
 
 
 def test_a_damaged_forecast_is_told_and_the_others_are_scored(root: ObjectRoot) -> None:
     damaged = next(Path(root.address).glob(f"cycles/{FIRST.id}/run-1/forecast.zarr/zarr.json"))
     damaged.write_bytes(damaged.read_bytes().replace(b"temperature", b"temperamure"))
-    scored = score_analysis(root, VALID, analysis)
+    scored = score_analysis(root, VALID, Analyses())
     assert scored.forecasts == (SECOND,)
     assert FIRST.label in scored.faults[0]
     assert "digest" in scored.faults[0]
 
 
+def test_a_damaged_analysis_is_told_and_stops_nothing_else(root: ObjectRoot) -> None:
+    scored = score_analysis(root, VALID, Analyses(damaged={VALID}))
+    assert scored.forecasts == ()
+    assert VALID.label in scored.faults[0]
+    assert "do not match their digest" in scored.faults[0]
+    partly = score_analysis(root, VALID, Analyses(damaged={FIRST}))
+    assert (partly.forecasts, len(partly.faults)) == ((SECOND,), 1)
+
+
+def test_a_damaged_table_is_told(root: ObjectRoot) -> None:
+    root.write(f"scores/sums/{VALID.id}.parquet", b"not parquet", cache="no-cache")
+    scored = score_analysis(root, VALID, Analyses())
+    assert "not a table of scores" in scored.faults[0]
+    assert f"{VALID.id}.parquet" in scored.faults[0]
+
+
+@pytest.mark.parametrize(("corrected", "again"), [(VALID, (FIRST, SECOND)), (SECOND, (SECOND,))])
+def test_a_corrected_analysis_is_scored_anew(
+    root: ObjectRoot, corrected: Cycle, again: tuple[Cycle, ...]
+) -> None:
+    score_analysis(root, VALID, Analyses())
+    before = read_scores(root)
+    analyses = Analyses(corrected={corrected})
+    assert score_analysis(root, VALID, analyses).forecasts == again
+    after = read_scores(root)
+    assert len(after) == len(before)
+    column = "mean_error" if corrected == VALID else "persistence_absolute"
+    assert (after[column] != before[column])[after["init_time"] == SECOND.init_time].all()
+    assert score_analysis(root, VALID, analyses).forecasts == ()
+
+
+def test_an_analysis_that_left_the_archive_changes_nothing(root: ObjectRoot) -> None:
+    score_analysis(root, VALID, Analyses())
+    assert score_analysis(root, VALID, Analyses(absent={FIRST})).forecasts == ()
+
+
+def test_an_initial_analysis_that_comes_late_adds_persistence(root: ObjectRoot) -> None:
+    score_analysis(root, VALID, Analyses(absent={FIRST}))
+    assert score_analysis(root, VALID, Analyses()).forecasts == (FIRST,)
+    assert read_scores(root)["persistence_absolute"].notna().all()
+
+
+def test_a_table_without_digests_is_read_and_scored_once_more(root: ObjectRoot) -> None:
+    score_analysis(root, VALID, Analyses())
+    before = read_scores(root)
+    content = io.BytesIO()
+    before.drop(columns=list(DIGESTS)).to_parquet(content, engine="pyarrow", index=False)
+    root.write(f"scores/sums/{VALID.id}.parquet", content.getvalue(), cache="no-cache")
+    assert read_scores(root)[list(DIGESTS)].isna().all(axis=None)
+    assert score_analysis(root, VALID, Analyses()).forecasts == (FIRST, SECOND)
+    pd.testing.assert_frame_equal(read_scores(root), before)
+    assert score_analysis(root, VALID, Analyses()).forecasts == ()
+
+
 def test_two_that_score_at_once_lose_nothing(root: ObjectRoot) -> None:
-    score_analysis(root, VALID, analysis)
+    score_analysis(root, VALID, Analyses())
     table = read_scores(root)
     halves = [table[table["init_time"] == cycle.init_time] for cycle in (FIRST, SECOND)]
     other = FIRST.shift(18)
@@ -135,7 +191,7 @@ def test_nothing_scored_is_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_ranks_of_all_forecasts_add_up(root: ObjectRoot) -> None:
-    score_analysis(root, VALID, analysis)
+    score_analysis(root, VALID, Analyses())
     histogram = rank_histogram(read_scores(root))
     assert histogram.shape == (MEMBERS + 1,)
     assert histogram.mean() == pytest.approx(1)

@@ -29,6 +29,8 @@ def rows(crps: list[float], *, lead_hours: int = 24, weight: float = 2.0) -> pd.
             "region": "global",
             "run_id": "run",
             "members": 2,
+            "truth_sha256": None,
+            "initial_sha256": None,
             "weight": weight,
             "ranks": [[1.0, 0.5, 0.5]] * count,
         }

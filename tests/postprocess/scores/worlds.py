@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from dataclasses import field as field_
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import xarray as xr
 
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import ArchiveError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
 from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS
@@ -31,6 +35,31 @@ def field(cycle: Cycle, error: float = 0.0, seed: int = 0) -> np.ndarray:
 def analysis(cycle: Cycle) -> xr.Dataset:
     """The truth at `cycle`, as the archive takes and gives it."""
     return channels_to_dataset(field(cycle)[None], {"time": [cycle.init_time]})
+
+
+@dataclass
+class Analyses:
+    """Analyses as an archive gives them: all but `absent`, none for those `damaged`.
+
+    `corrected` are cycles whose values were replaced: warmer by one unit.
+    """
+
+    absent: set[Cycle] = field_(default_factory=set)
+    damaged: set[Cycle] = field_(default_factory=set)
+    corrected: set[Cycle] = field_(default_factory=set)
+    reads: list[Cycle] = field_(default_factory=list)
+
+    def sha256(self, cycle: Cycle) -> str | None:
+        text = f"{cycle} {cycle in self.corrected}"
+        return None if cycle in self.absent else hashlib.sha256(text.encode()).hexdigest()
+
+    def read(self, cycle: Cycle) -> xr.Dataset | None:
+        self.reads.append(cycle)
+        if cycle in self.damaged:
+            raise ArchiveError("the stored values do not match their digest", where=str(cycle))
+        if cycle in self.absent:
+            return None
+        return analysis(cycle) + 1 if cycle in self.corrected else analysis(cycle)
 
 
 def publish_forecast(
