@@ -129,6 +129,8 @@ def cycle(
         return
     _print_verdict(intake.verdict)
     click.echo(f"archived {wanted} from {intake.source} in {intake.store.address}")
+    if correct:
+        click.echo(f"scores made against the old one: mosaic-ops verify --since {wanted}")
 
 
 @ingest.command()

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from flows.cli.ingest import gate, ingest, sources
 from ingest.archive import append_analysis
+from ingest.synthetic.atmosphere import Atmosphere
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ArchiveError, DataError, InputError
 from mosaic_core.contract.schema import channels_to_dataset
@@ -65,3 +66,16 @@ def test_ingest_takes_a_cycle_by_default(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown source 'gopher'"):
         run(ingest, "2026-11-23T00Z", "--source", "gopher", "--data-root", str(tmp_path))
     assert "cycle" in run(ingest, "--help").output
+
+
+def test_a_correction_says_how_scores_follow(tmp_path: Path) -> None:
+    """From a store of the made-up atmosphere: the gate would refuse anything else."""
+    cycle, address = Cycle.parse("2026-11-23T00Z"), str(tmp_path / "a.zarr")
+    fields = Atmosphere.model().fields(cycle.init_time)
+    made = channels_to_dataset(fields[None], {"time": [cycle.init_time]})
+    made.drop_vars("provenance", errors="ignore").to_zarr(address, zarr_format=2, consolidated=True)
+    words = (cycle.label, "--source", address, "--data-root", str(tmp_path))
+    assert "archived 2026-11-23T00Z" in run(ingest, *words).output
+    assert "nothing done" in run(ingest, *words).output
+    corrected = run(ingest, *words, "--correct", "a bad mirror").output
+    assert corrected.endswith("mosaic-ops verify --since 2026-11-23T00Z\n")
