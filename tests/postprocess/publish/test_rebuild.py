@@ -74,7 +74,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
             writer.write(step)
     publish(folder / "newer", root, cycle=CYCLE.shift(6), run_id="run-1")
     for _ in range(2):
-        retain(open_root(root), {"forecast": Rule(days=1), "other": Rule()}, grace=-made_up.SECOND)
+        retain(open_root(root), {"forecast": Rule(days=0), "other": Rule()}, grace=-made_up.SECOND)
     assert not (Path(root) / f"cycles/{CYCLE.id}/run-1/forecast.zarr").exists()
     return Published(root, weights)
 
