@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from postprocess.layout import chunk_name
 from postprocess.shards import encode_parts
 
 MAP_SHAPE = (len(LATITUDE), len(LONGITUDE))
+# Files that the rest of the process may have open beside the shards.
+OTHER_FILES = 512
 
 
 @dataclass(frozen=True)
@@ -45,21 +49,63 @@ def shard_path(directory: Path, channel: Channel, member: int) -> Path:
     return directory / channel.variable.name / chunk_name(0, member, 0, *level, 0, 0)
 
 
-def append(fields: NDArray[np.float32], row: Row) -> int:
-    """Append the row's map in `fields` (number, channel, latitude, longitude) to its shard as one
-    chunk; the chunk's length."""
-    parts = encode_parts(fields[row.member, row.channel])
+class ShardFiles:
+    """The files of a store's shards, open from the first map to the last.
+
+    Opening and closing a file for every map would take as long as writing it. Where the process
+    may not have that many files open, those beyond its limit are opened map by map.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._handles: list[int] = []
+        try:
+            for row in rows[: _files_allowed(len(rows))]:
+                self._handles.append(_open(row))
+        except OSError:
+            self.close()
+            raise
+
+    def append_map(self, row: Row, fields: NDArray[np.float32]) -> int:
+        """The row's map in `fields` (number, channel, latitude, longitude) as one more chunk of
+        its shard; the chunk's length."""
+        return self.append(row, encode_parts(fields[row.member, row.channel]))
+
+    def append(self, row: Row, parts: Sequence[bytes]) -> int:
+        """`parts`, one after the other, at the end of the row's shard; their length."""
+        if row.index < len(self._handles):
+            return _write(self._handles[row.index], parts)
+        handle = _open(row)
+        try:
+            return _write(handle, parts)
+        finally:
+            os.close(handle)
+
+    def close(self) -> None:
+        """Close every file; a second call does nothing."""
+        while self._handles:
+            os.close(self._handles.pop())
+
+
+def _files_allowed(wanted: int) -> int:
+    """How many of `wanted` files may be held open; raises the soft limit of the process if that
+    is lower than what they need and the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(0, min(wanted, soft - OTHER_FILES))
+
+
+def _open(row: Row) -> int:
+    return os.open(row.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+
+def _write(handle: int, parts: Sequence[bytes]) -> int:
     length = sum(map(len, parts))
-    handle = os.open(row.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        written = os.writev(handle, parts)
-        if written < length:
-            _write_rest(handle, memoryview(b"".join(parts))[written:])
-    finally:
-        os.close(handle)
+    written = os.writev(handle, parts)
+    if written < length:
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            rest = rest[os.write(handle, rest) :]
     return length
-
-
-def _write_rest(handle: int, rest: memoryview) -> None:
-    while rest:
-        rest = rest[os.write(handle, rest) :]

@@ -31,7 +31,7 @@ from postprocess.journal import Journal, cut_shard, trim_shard
 from postprocess.layout import forecast_document
 from postprocess.replay import replay, stored_lengths
 from postprocess.rounding import MANTISSA_BITS, mantissa_bits
-from postprocess.rows import MAP_SHAPE, append, rows_of
+from postprocess.rows import MAP_SHAPE, ShardFiles, rows_of
 from postprocess.shards import encode_index
 from postprocess.store_files import (
     disk_errors,
@@ -96,6 +96,8 @@ class ForecastWriter:
             self._lengths = stored_lengths(self._rows, len(spec.lead_times))
         else:
             self._lengths = self._resume()
+        with disk_errors(path):
+            self._files = ShardFiles([] if self.finished else self._rows)
         self._next_step: int | None = None
         self._workers = workers or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="store")
@@ -215,7 +217,7 @@ class ForecastWriter:
 
         def work() -> None:
             for row in waiting:
-                lengths[row.index] = append(fields, row)
+                lengths[row.index] = self._files.append_map(row, fields)
 
         for done in [self._pool.submit(work) for _ in range(self._workers)]:
             done.result()
@@ -224,6 +226,7 @@ class ForecastWriter:
     def _let_go(self) -> None:
         """End the workers and give up the store; the next attempt goes on from the journal."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._files.close()
         self._journal.close(remove=self.finished)
 
     def _resume(self) -> list[NDArray[np.uint32]]:
@@ -264,9 +267,7 @@ class ForecastWriter:
         lengths = np.array(self._lengths)
         for row in self._rows:
             index = encode_index(lengths[:, row.index])
-            with row.path.open("ab") as file:
-                file.write(index)
-            self.report.bytes_stored += len(index)
+            self.report.bytes_stored += self._files.append(row, [index])
 
 
 def _is_finished(path: Path, spec: ForecastSpec) -> bool:

@@ -6,11 +6,13 @@ Fields have the spectra of real analyses (tests/postprocess/store/realistic.py).
 the same float32 fields in this one run, in turn, N times; the table has medians. Wall and CPU
 seconds go until the files are written, `sync s` until they are on the disk: our writer waits for
 that itself, to_zarr does not. CPU seconds are those of the whole process and suffer less on a busy
-machine. Our writer and the ways with our codecs get fields rounded and in the order of the
-store, as the rollout hands them over; turning and rounding, which a GPU does in passing, has a line
-of its own for the CPU. The codec alone is blosc-zstd with byte shuffle and its CRC on the same
-maps, in one thread per core: the limit of our writer. Plain to_zarr gets fields that are not
-rounded, as anybody would write them. Writes tests/bench/results/store.json.
+machine. Our writer and the ways with our codecs get fields rounded and in the order of the store,
+as the rollout hands them over; turning and rounding, which a GPU does in passing, has a line of its
+own for the CPU. The codec alone is blosc-zstd with byte shuffle and its CRC on the same
+maps, in one thread per core: the limit of our writer. Bare appends are the same and one writev
+for every map into files that are open, nothing else: what the file system leaves of that limit.
+Plain to_zarr gets fields that are not rounded, as anybody would write them. Writes
+tests/bench/results/store.json.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,13 +55,13 @@ from mosaic_core.contract.schema import channels_to_dataset  # noqa: E402
 from mosaic_core.contract.variables import CHANNEL_NAMES, CHANNELS  # noqa: E402
 from mosaic_core.rounding import bit_rounded  # noqa: E402
 from postprocess.rounding import mantissa_bits  # noqa: E402
-from postprocess.shards import BLOCK_BYTES, COMPRESSION_LEVEL, encode_chunk  # noqa: E402
+from postprocess.shards import BLOCK_BYTES, COMPRESSION_LEVEL, encode_parts  # noqa: E402
 from postprocess.store import ForecastWriter  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 PAUSE_S = 6.0
 PACKAGES = ("numpy", "xarray", "zarr", "numcodecs", "google-crc32c", "zarrs")
-CODEC, OURS, PLAIN = "codec alone", "our writer", "to_zarr, defaults"
+CODEC, BARE, OURS, PLAIN = "codec alone", "bare appends", "our writer", "to_zarr, defaults"
 ZARRS = "zarrs.ZarrsCodecPipeline"
 RIVAL_LEADS = 4  # the rivals hold their whole dataset in memory; rates are per MB
 FULL_CYCLE_MAPS = 24 * 41 * 82
@@ -168,14 +171,34 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def codec_alone(fields: list[np.ndarray], folder: Path) -> float:
-    """Pack every map in one thread per core; nothing is written."""
-    del folder
+def in_threads(work: Callable[[int, np.ndarray], object], fields: list[np.ndarray]) -> None:
+    """`work` on the number of its shard and every map, lead by lead, in one thread per core."""
     cores = len(os.sched_getaffinity(0))
-    planes = [plane for lead in fields for plane in lead.reshape(-1, *lead.shape[2:])]
+
+    def share(first: int) -> None:
+        for lead in fields:
+            maps = lead.reshape(-1, *lead.shape[2:])
+            for shard in range(first, len(maps), cores):
+                work(shard, maps[shard])
+
     with ThreadPoolExecutor(cores) as pool:
-        parts = [planes[first::cores] for first in range(cores)]
-        list(pool.map(lambda part: sum(len(encode_chunk(plane)) for plane in part), parts))
+        list(pool.map(share, range(cores)))
+
+
+def codec_alone(fields: list[np.ndarray], folder: Path) -> float:
+    """Pack every map; nothing is written."""
+    del folder
+    in_threads(lambda _, values: encode_parts(values), fields)
+    return 0.0
+
+
+def bare_appends(fields: list[np.ndarray], folder: Path) -> float:
+    """Pack every map and append it to a file."""
+    paths = [folder / str(shard) for shard in range(fields[0].shape[0] * len(CHANNELS))]
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("ab", buffering=0)) for path in paths]
+        handles = [file.fileno() for file in files]
+        in_threads(lambda shard, values: os.writev(handles[shard], encode_parts(values)), fields)
     return 0.0
 
 
@@ -208,6 +231,7 @@ def measure(members: int, leads: int, repeat: int, parent: Path) -> list[Timing]
     few = range(RIVAL_LEADS)
     ways: dict[str, tuple[Callable[[Path], float], int]] = {
         CODEC: (lambda folder: codec_alone(fields, folder), len(fields)),
+        BARE: (lambda folder: bare_appends(fields, folder), len(fields)),
         OURS: (lambda folder: our_writer(fields, folder), len(fields)),
         "turning and rounding": (lambda folder: turned_and_rounded(made, folder), len(few)),
         PLAIN: (lambda folder: plain_to_zarr(plain, folder), len(few)),
@@ -252,11 +276,13 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     found = measure(chosen.members, chosen.leads, chosen.repeat, chosen.folder)
     by_name = {timing.name: timing for timing in found}
-    ours, plain, codec = by_name[OURS], by_name[PLAIN], by_name[CODEC]
+    ours, plain, codec, bare = (by_name[name] for name in (OURS, PLAIN, CODEC, BARE))
     maps = chosen.members * chosen.leads * len(CHANNELS)
     summary = {
         "share_of_codec_limit_by_cpu": ours.mb_per_cpu_s / codec.mb_per_cpu_s,
         "share_of_codec_limit_by_wall": ours.mb_per_wall_s / codec.mb_per_wall_s,
+        "share_of_bare_appends_by_cpu": ours.mb_per_cpu_s / bare.mb_per_cpu_s,
+        "share_of_bare_appends_by_wall": ours.mb_per_wall_s / bare.mb_per_wall_s,
         "times_plain_to_zarr_by_cpu": ours.mb_per_cpu_s / plain.mb_per_cpu_s,
         "times_plain_to_zarr_by_wall": ours.mb_per_wall_s / plain.mb_per_wall_s,
         "bytes_per_cycle_gb": ours.stored_mb * FULL_CYCLE_MAPS / maps / 1e3,

@@ -221,9 +221,13 @@ def test_two_writers_of_one_store_do_not_meet(tmp_path: Path) -> None:
 def test_an_error_in_a_worker_reaches_the_caller_and_ends_the_attempt(tmp_path: Path) -> None:
     stream = made_up.steps(made_up.spec())
     writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
-    (tmp_path / ".f.zarr.partial/temperature/c.0.1.0.4.0.0").mkdir()
-    with pytest.raises(StoreError, match="cannot write"):
-        writer.write(next(stream))
+    longest_file = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, longest_file[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot write"):
+            writer.write(next(stream))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, longest_file)
     with pytest.raises(StoreError, match="step 0 could not be stored"):
         writer.write(next(stream))
     with pytest.raises(StoreError, match="0 of 3 leads"):
@@ -246,6 +250,20 @@ def test_a_full_disk_is_a_clear_error_and_the_next_attempt_finishes(
     assert "make room" in limited.stderr
     assert not path.exists()
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    assert digests(path) == digests(stored)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard"), [(100, 4096), (600, 600), (400, 400)], ids=["raised", "some held", "none"]
+)
+def test_few_files_may_be_open(stored: Path, tmp_path: Path, soft: int, hard: int) -> None:
+    """The store has 164 shards: they are held open as far as the process may, to the same bytes."""
+    path = tmp_path / "forecast.zarr"
+    subprocess.run(
+        (sys.executable, made_up.__file__, str(path), "2", "3", "0"), check=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
+    )  # fmt: skip
     assert digests(path) == digests(stored)
 
 
