@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from flows.settings import Settings
 from mosaic_core.contract.cycle import Cycle
+
+if TYPE_CHECKING:
+    from postprocess.plots.style import Stamp
 
 FIGURES = "figures"
 FIGURE_NAMES = (
@@ -22,24 +26,21 @@ FIGURE_NAMES = (
 def draw_figures(folder: Path, cycle: Cycle, settings: Settings) -> None:
     """Mean sea level pressure, 500 hPa geopotential, a spectrum and the tracks, as PNG.
 
+    They tell how many members are healthy at the last lead, and the notice of the settings.
     The stores of the run lie in `folder`; the figures go to its sub-folder `figures`, and what
     the page in the browser draws with to `atlas`.
     """
     from postprocess.plots.maps import map_figure
     from postprocess.plots.spectrum import spectrum_figure
-    from postprocess.plots.style import Stamp, save
+    from postprocess.plots.style import save
     from postprocess.plots.tracks import tracks_figure
     from postprocess.products.cyclones.formats import read_tracks
     from postprocess.viewer.atlas import write_atlas
 
-    stamp = Stamp(
-        cycle.label,
-        source=f"Mosaic {settings.variant}, {settings.members} members",
-        banner="not weather: random weights" if settings.notice else "",
-    )
     ensemble = _opened(folder / "ensemble.zarr")
     hours = int(ensemble["lead_time"].values[-1] / np.timedelta64(1, "h"))
     last = ensemble.isel(lead_time=-1)
+    stamp = stamp_of_run(cycle, int(last["number_of_members"]), settings)
     pressure = last["mean_sea_level_pressure_mean"]
     height = last["geopotential_mean"].sel(level=500)
     spectra = _opened(folder / "spectra.zarr")
@@ -52,6 +53,14 @@ def draw_figures(folder: Path, cycle: Cycle, settings: Settings) -> None:
     for name, figure in zip(FIGURE_NAMES, drawn, strict=True):
         save(figure, folder / FIGURES / name)
     write_atlas(ensemble, folder)
+
+
+def stamp_of_run(cycle: Cycle, healthy: int, settings: Settings) -> Stamp:
+    """What the figures say of a run with so many healthy members left: the notice warns."""
+    from postprocess.plots.style import Stamp, members_told
+
+    members = members_told(healthy, settings.members)
+    return Stamp(cycle.label, f"Mosaic {settings.variant}, {members}", settings.notice or "")
 
 
 def _spectrum_level(spectra: xr.Dataset) -> int | None:

@@ -220,12 +220,12 @@ def map_command(
 def spaghetti(
     file: Path, variable: str, value: float, select: tuple[str, ...], banner: str, out: Path
 ) -> None:
-    """One contour of every member of forecast.zarr."""
+    """One contour of every healthy member of forecast.zarr."""
     from postprocess.plots.maps import spaghetti_figure
-    from postprocess.plots.open import field_of
+    from postprocess.plots.open import members_of
     from postprocess.plots.style import save
 
-    with field_of(file, variable, select, banner) as (field, stamp, lead_hours):
+    with members_of(file, variable, select, banner) as (field, stamp, lead_hours):
         save(spaghetti_figure(field, stamp, value=value, lead_hours=lead_hours), out)
     click.echo(str(out))
 

@@ -103,7 +103,8 @@ def spaghetti_figure(
 ) -> Figure:
     """One contour of every member of `members` (number, latitude, longitude) at one lead.
 
-    `value` is in the shown unit (gpdm, hPa, °C); the thick line is the ensemble mean's.
+    `value` is in the shown unit (gpdm, hPa, °C); the thick line is the ensemble mean's. Members
+    with a missing value are not drawn; InputError when no other is there.
     """
     if set(members.dims) != {"number", "latitude", "longitude"}:
         raise InputError(
@@ -112,8 +113,11 @@ def spaghetti_figure(
             remedy="select one level and one lead first",
         )
     ordered = members.transpose("number", "latitude", "longitude").sortby("latitude")
+    ordered = ordered[np.isfinite(ordered.values).all(axis=(1, 2))]
+    if not ordered.sizes["number"]:
+        raise InputError("no healthy member is left", where=str(members.name))
     look = shown(members)
-    title = f"{title_of(members)}: {value:g} {look.unit} in {members.sizes['number']} members"
+    title = f"{title_of(members)}: {value:g} {look.unit} in {ordered.sizes['number']} members"
     figure = new_figure(9.5, 5.0, title, stamp.line(lead_hours), stamp)
     axes = figure.add_subplot()
     x = around(ordered.longitude.values, centre)

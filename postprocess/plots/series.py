@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from mosaic_core.contract.errors import InputError
 from postprocess.plots.style import COLOURS, Stamp, new_figure, shown
 
+_MEDIAN = 0.5
 _HOUR = np.timedelta64(1, "h")
 
 
@@ -30,11 +33,10 @@ def meteogram_figure(points: xr.Dataset, stamp: Stamp, *, station: str) -> Figur
     figure = new_figure(8.0, 1.4 + 1.9 * len(quantities), title, stamp.line(), stamp)
     every = figure.subplots(len(quantities), 1, sharex=True, squeeze=False)[:, 0]
     hours = own.lead_time.values / _HOUR
-    for axes, name, colour in zip(every, quantities, COLOURS, strict=False):
-        field = own[name]
+    for axes, name, colour in zip(every, quantities, cycle(COLOURS), strict=False):
+        field = own[name].transpose("quantile", "lead_time")
         look = shown(field)
-        values = look.convert(field.transpose("quantile", "lead_time").values)
-        draw_quantiles(axes, hours, values, colour)
+        draw_quantiles(axes, hours, field.copy(data=look.convert(field.values)), colour)
         title = str(field.attrs.get("long_name", name))
         axes.set_ylabel(f"{title}\n{look.unit}", fontsize=7.5)
         axes.grid(alpha=0.3, linewidth=0.4)
@@ -43,13 +45,21 @@ def meteogram_figure(points: xr.Dataset, stamp: Stamp, *, station: str) -> Figur
 
 
 def draw_quantiles(
-    axes: Axes, hours: NDArray[np.generic], values: NDArray[np.floating], colour: str
+    axes: Axes, hours: NDArray[np.generic], values: xr.DataArray, colour: str
 ) -> None:
-    """Bands between symmetric quantiles (quantile, hour), the median as a line."""
-    count = values.shape[0]
-    for low in range(count // 2):
-        axes.fill_between(
-            hours, values[low], values[count - 1 - low], color=colour, alpha=0.2, linewidth=0
-        )
-    if count % 2:
-        axes.plot(hours, values[count // 2], color=colour, linewidth=1.4, marker=".", markersize=3)
+    """Bands between the quantiles that mirror each other about the median, which is a line.
+
+    `values` (quantile, hour) carry their quantiles in any order; one without its mirror image is
+    a dashed line with its name.
+    """
+    lines = {round(float(level), 6): line.values
+             for level, line in zip(values["quantile"], values, strict=True)}  # fmt: skip
+    for level, line in lines.items():
+        mirrored = lines.get(round(1 - level, 6))
+        if level == _MEDIAN:
+            axes.plot(hours, line, color=colour, linewidth=1.4, marker=".", markersize=3)
+        elif mirrored is None:
+            axes.plot(hours, line, color=colour, linewidth=0.9, linestyle="--")
+            axes.annotate(f"{level:g}", (hours[-1], line[-1]), fontsize=6.5, ha="right")
+        elif level < _MEDIAN:
+            axes.fill_between(hours, line, mirrored, color=colour, alpha=0.2, linewidth=0)

@@ -20,7 +20,8 @@ def spectrum_figure(
 ) -> Figure:
     """Member spectra at one lead beside the analysis (lead 0) and the ensemble mean.
 
-    `spectra` as the spectra product gives it; `level` in hPa, or None for 10 m.
+    `spectra` as the spectra product gives it: quarantined members are NaN there and left out
+    here. `level` in hPa, or None for 10 m.
     """
     lead = _at_lead(spectra, lead_hours)
     analysis = _at_lead(spectra, 0)
@@ -30,13 +31,13 @@ def spectrum_figure(
     axes = figure.add_subplot()
     degree = spectra.degree.values[1:]
     for part, label, colour in _PARTS:
-        members = _values(lead, part, level)[:, 1:]
+        members = _finite(_values(lead, part, level)[:, 1:])
         axes.fill_between(
             degree, members.min(0), members.max(0), color=colour, alpha=0.25, linewidth=0
         )
         axes.plot(degree, members.mean(0), color=colour, label=f"{label}, mean of member spectra")
         axes.plot(
-            degree, _values(analysis, part, level)[0, 1:], color=colour, linestyle=":",
+            degree, _finite(_values(analysis, part, level)[:, 1:])[0], color=colour, linestyle=":",
             linewidth=1.8, label=f"{label}, analysis",
         )  # fmt: skip
         axes.plot(
@@ -79,6 +80,12 @@ def _values(spectra: xr.Dataset, part: str, level: int | None) -> NDArray[np.flo
     if level is None:
         return np.asarray(spectra[f"{part}_10m"].values)
     return np.asarray(_on_level(spectra, level)[part].values)
+
+
+def _finite(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The members (member, degree) that have a whole spectrum; all when none has."""
+    whole = np.isfinite(values).all(axis=1)
+    return values[whole] if whole.any() else values
 
 
 def _mean_field(spectra: xr.Dataset, part: str, level: int | None) -> NDArray[np.floating]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY = "#6b6b6b"
 DPI = 110
 _TITLE_LETTERS = 8.0  # an inch of width holds so many letters of a title of 12 points
+_ACROSS_LETTERS, _CORNER_LETTERS = 28, 30  # of one line of a banner at its full size
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class Stamp:
         return str(start + np.timedelta64(lead_hours, "h")).replace("T", " ") + " UTC"
 
 
+def members_told(left: int, started: int) -> str:
+    """How many members a figure shows: "48 of 50 members" when some were quarantined."""
+    return f"{started} members" if left == started else f"{left} of {started} members"
+
+
 def new_figure(width: float, height: float, title: str, line: str, stamp: Stamp) -> Figure:
     """A figure (inches) with title, stamp line and banner; axes are the caller's."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
@@ -98,16 +106,25 @@ def new_figure(width: float, height: float, title: str, line: str, stamp: Stamp)
         0.01, 1 - 0.1 / height, title, ha="left", va="top", fontsize=size, fontweight="bold"
     )
     figure.text(0.01, 1 - 0.36 / height, line, ha="left", va="top", fontsize=8.5, color=GREY)
-    if stamp.banner:
-        figure.text(
-            0.5, 0.5, stamp.banner.upper(), ha="center", va="center", rotation=20, fontsize=30,
-            color="#D55E00", alpha=0.22, fontweight="bold", zorder=10,
-        )  # fmt: skip
-        figure.text(
-            0.99, 1 - 0.12 / height, stamp.banner, ha="right", va="top", fontsize=10,
-            color="white", fontweight="bold", bbox={"facecolor": "#D55E00", "edgecolor": "none"},
-        )  # fmt: skip
+    if stamp.banner.strip():
+        _draw_banner(figure, stamp.banner, height)
     return figure
+
+
+def _draw_banner(figure: Figure, banner: str, height: float) -> None:
+    """The banner across the figure and in its corner; a long one in several, smaller lines."""
+    across = textwrap.wrap(banner.upper(), _ACROSS_LETTERS)
+    figure.text(
+        0.5, 0.5, "\n".join(across), ha="center", va="center", rotation=20,
+        fontsize=min(30.0, 90.0 / len(across)), color="#D55E00", alpha=0.22, fontweight="bold",
+        zorder=10,
+    )  # fmt: skip
+    corner = textwrap.wrap(banner, max(_CORNER_LETTERS, math.ceil(len(banner) / 2)))
+    figure.text(
+        0.99, 1 - 0.12 / height, "\n".join(corner), ha="right", va="top",
+        fontsize=min(10.0, 10.0 * _CORNER_LETTERS / max(map(len, corner))),
+        color="white", fontweight="bold", bbox={"facecolor": "#D55E00", "edgecolor": "none"},
+    )  # fmt: skip
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -104,7 +104,7 @@ def plume_figure(plume: xr.Dataset, stamp: Stamp) -> Figure:
         (pressure, plume.mslp / 100, "central pressure, hPa", COLOURS[0]),
         (wind, plume.wind_max, "strongest 10 m wind, m s⁻¹", COLOURS[1]),
     ):
-        draw_quantiles(axes, hours, values.transpose("quantile", "lead_hours").values, colour)
+        draw_quantiles(axes, hours, values.transpose("quantile", "lead_hours"), colour)
         axes.set_ylabel(label, fontsize=8)
         axes.grid(alpha=0.3, linewidth=0.4)
     alive.bar(hours, plume.members_alive.values, width=4.5, color=GREY)

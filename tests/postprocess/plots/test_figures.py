@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from matplotlib.axis import Tick
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.contour import QuadContourSet
 from matplotlib.text import Text
 
 from mosaic_core.contract.errors import InputError
@@ -200,6 +201,80 @@ def test_drawing_needs_no_display_and_no_pyplot():
 
     code = "import sys, postprocess.plots.maps; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_a_quarantined_member_is_left_out_of_the_spectrum():
+    sick = spectra().copy(deep=True)
+    for name in ("ke_rot", "ke_div"):
+        sick[name] = sick[name].where((sick.number != 0) | (sick.lead_time < LEADS[1]))
+    figure = spectrum_figure(sick, STAMP, lead_hours=12)
+    whole = spectrum_figure(spectra(), STAMP, lead_hours=12)
+    for line, other in zip(figure.axes[0].lines, whole.axes[0].lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), other.get_ydata())
+    bands = figure.axes[0].collections
+    assert all(np.isfinite(path.vertices).all() for band in bands for path in band.get_paths())
+    assert all(band.get_paths()[0].vertices.size for band in bands)
+    alone = spectra().where(spectra().lead_time < LEADS[1])
+    assert texts(spectrum_figure(alone, STAMP, lead_hours=12))
+
+
+def stretches(figure) -> list[int]:
+    """Vertices of every member's line, the mean's last."""
+    lines = [found for found in figure.axes[0].collections if isinstance(found, QuadContourSet)]
+    return [sum(len(path.vertices) for path in line.get_paths()) for line in lines]
+
+
+def test_a_member_without_numbers_is_left_out_of_the_spaghetti():
+    members = field("geopotential", "m2 s-2").expand_dims(number=[0, 1, 2]).copy()
+    members[1] = np.nan
+    figure = spaghetti_figure(members, STAMP, value=560)
+    assert len(stretches(figure)) == 3
+    assert min(stretches(figure)) > 100
+    assert "in 2 members" in texts(figure)
+    with pytest.raises(InputError, match="no healthy member is left"):
+        spaghetti_figure(members * np.nan, STAMP, value=560)
+
+
+def test_quantiles_are_drawn_for_what_they_are():
+    own = points().isel(quantile=[4, 2, 0, 3]).assign_coords(quantile=[0.9, 0.5, 0.1, 0.99])
+    axes = meteogram_figure(own, STAMP, station="Reading").axes[0]
+    median, odd = axes.lines
+    values = points()["2m_temperature_quantile"].values[0] - 273.15
+    np.testing.assert_allclose(median.get_ydata(), values[2])
+    assert odd.get_linestyle() == "--"
+    np.testing.assert_allclose(odd.get_ydata(), values[3])
+    assert [found.get_text() for found in axes.texts] == ["0.99"]
+    (band,) = axes.collections
+    low, high = band.get_paths()[0].get_extents().intervaly
+    assert (low, high) == pytest.approx((values[0].min(), values[4].max()))
+    high_only = points().isel(quantile=[2, 3, 4]).assign_coords(quantile=[0.9, 0.95, 0.99])
+    axes = meteogram_figure(high_only, STAMP, station="Reading").axes[0]
+    assert {line.get_linestyle() for line in axes.lines} == {"--"}
+    assert not axes.collections
+
+
+def test_every_quantity_has_its_panel():
+    one = points()["2m_temperature_quantile"]
+    many = xr.Dataset({f"q{index}_quantile": one for index in range(10)})
+    figure = meteogram_figure(many, STAMP, station="Reading")
+    assert [len(axes.lines) for axes in figure.axes] == [1] * 10
+
+
+def test_a_long_banner_fits_in_lines():
+    notice = "Demonstration: made-up atmosphere, random weights. These maps are not weather."
+    figure = map_figure(field("air_temperature", "K"), Stamp("2026-09-01T00Z", "Mosaic", notice))
+    FigureCanvasAgg(figure).draw()
+    banners = [found for found in figure.texts if "random" in found.get_text().lower()]
+    assert [" ".join(found.get_text().split()) for found in banners] == [notice.upper(), notice]
+    title = next(found for found in figure.texts if found.get_text() == "A field")
+    for banner in banners:
+        box = banner.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y0 >= 0
+        assert box.y1 <= figure.bbox.height
+    assert banners[1].get_window_extent().x0 > figure.bbox.width / 2
+    assert title.get_window_extent().x1 < banners[1].get_window_extent().x0
 
 
 def test_bad_input_is_named(tmp_path):

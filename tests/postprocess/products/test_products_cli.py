@@ -147,6 +147,20 @@ def test_plots(run, made, tmp_path, arguments):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_members_that_the_store_calls_sick_are_left_out_from_their_lead_on(forecast, tmp_path):
+    from postprocess.plots.open import members_of
+
+    store = tmp_path / "forecast.zarr"
+    with xr.open_zarr(forecast, chunks=None, consolidated=False) as whole:
+        told = whole[["2m_temperature"]].assign_attrs(member_health=["member 1: noise at +12 h"])
+        told.to_zarr(store, consolidated=False)
+    for lead, numbers, said in ((6, [0, 1], "2 members"), (12, [0], "1 of 2 members")):
+        with members_of(store, "2m_temperature", [f"lead_time={lead}"]) as (field, stamp, hours):
+            assert hours == lead
+            assert field.number.values.tolist() == numbers
+            assert stamp.source == f"Mosaic, {said}"
+
+
 def test_plume_of_the_first_system(run, made, tmp_path):
     with xr.open_zarr(made / "plumes.zarr", chunks=None, consolidated=True) as plumes:
         system = str(plumes.system.values[0])
