@@ -30,7 +30,7 @@ class Journal:
     def __init__(self, path: Path, content_key: str, shard_count: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("a+b")
+        self._file = path.open("a+b", buffering=0)
         self._head = f"{content_key}\n".encode()
         self._shard_count = shard_count
 
@@ -47,8 +47,7 @@ class Journal:
     def start(self) -> None:
         """Begin an empty journal."""
         self._file.truncate(0)
-        self._file.write(self._head)
-        self._file.flush()
+        self._write(self._head)
 
     def read(self) -> Lengths | None:
         """(lead, shard) lengths of the complete leads; None when this is no journal of ours."""
@@ -65,14 +64,18 @@ class Journal:
 
     def append(self, lengths: Sequence[int] | Lengths) -> None:
         """Record one more complete lead."""
-        self._file.write(with_crc(np.asarray(lengths, dtype="<u4").tobytes()))
-        self._file.flush()
+        self._write(with_crc(np.asarray(lengths, dtype="<u4").tobytes()))
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the store; `remove` the file too once the store is whole."""
         if remove:
             self._path.unlink(missing_ok=True)
         self._file.close()
+
+    def _write(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     @property
     def _record_bytes(self) -> int:

@@ -52,6 +52,7 @@ from postprocess.pointer import (
     trusted,
 )
 from postprocess.viewer.site import write_viewer
+from postprocess.wholeness import require_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -232,6 +233,7 @@ def _forecast_facts(store: Path, cycle: Cycle) -> dict[str, Any]:
             where=str(store),
             remedy="publish it under its own cycle",
         )
+    require_whole(store, arrays)
     return {"attributes": attributes, "members": members, "lead_hours": int(hours[-1])}
 
 

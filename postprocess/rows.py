@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from postprocess.layout import chunk_name
 from postprocess.shards import encode_parts
 
 MAP_SHAPE = (len(LATITUDE), len(LONGITUDE))
-# Files that the rest of the process may have open beside the shards.
+# Left to the rest of the process where not all shards can be open.
 OTHER_FILES = 512
 
 
@@ -58,12 +60,15 @@ class ShardFiles:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._handles: list[int] = []
+        _raise_file_limit(len(rows))
         try:
-            for row in rows[: _files_allowed(len(rows))]:
+            for row in rows:
                 self._handles.append(_open(row))
-        except OSError:
-            self.close()
-            raise
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                self.close()
+                raise
+            self._close_down_to(max(0, len(self._handles) - OTHER_FILES))
 
     def append_map(self, row: Row, fields: NDArray[np.float32]) -> int:
         """The row's map in `fields` (number, channel, latitude, longitude) as one more chunk of
@@ -80,21 +85,27 @@ class ShardFiles:
         finally:
             os.close(handle)
 
+    def are_there(self) -> bool:
+        """Whether the first file still has a name: nobody removed the store meanwhile."""
+        return not self._handles or os.fstat(self._handles[0]).st_nlink > 0
+
     def close(self) -> None:
         """Close every file; a second call does nothing."""
-        while self._handles:
+        self._close_down_to(0)
+
+    def _close_down_to(self, count: int) -> None:
+        while len(self._handles) > count:
             os.close(self._handles.pop())
 
 
-def _files_allowed(wanted: int) -> int:
-    """How many of `wanted` files may be held open; raises the soft limit of the process if that
-    is lower than what they need and the hard limit lets it."""
+def _raise_file_limit(wanted: int) -> None:
+    """Let the process have `wanted` more files open, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(0, min(wanted, soft - OTHER_FILES))
+    if soft == resource.RLIM_INFINITY:
+        return
+    more = soft + wanted if hard == resource.RLIM_INFINITY else min(soft + wanted, hard)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
 
 
 def _open(row: Row) -> int:

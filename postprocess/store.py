@@ -86,21 +86,33 @@ class ForecastWriter:
         self._document = forecast_document(spec.sizes, spec.rounding, spec.attributes())
         guard(self._document, template_name("forecast", spec.rounding), spec.open_sizes)
         self._partial = path.with_name(f".{path.name}.partial")
-        self.finished = _is_finished(path, spec)
-        self._rows = rows_of(spec, path if self.finished else self._partial)
         self._journal = Journal(
-            path.with_name(f".{path.name}.journal"), spec.content_key, len(self._rows)
+            path.with_name(f".{path.name}.journal"),
+            spec.content_key,
+            len(spec.numbers) * len(CHANNEL_NAMES),
         )
-        if self.finished:
-            self._journal.close(remove=True)
-            self._lengths = stored_lengths(self._rows, len(spec.lead_times))
-        else:
-            self._lengths = self._resume()
-        with disk_errors(path):
-            self._files = ShardFiles([] if self.finished else self._rows)
+        try:
+            with disk_errors(path):
+                self._begin()
+        except BaseException:
+            self._journal.close()
+            raise
         self._next_step: int | None = None
         self._workers = workers or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="store")
+
+    def _begin(self) -> None:
+        """See what there is, now that nobody else writes it, and open the shards."""
+        self.finished = _is_finished(self.path, self.spec)
+        self._rows = rows_of(self.spec, self.path if self.finished else self._partial)
+        self._files = ShardFiles([])
+        if self.finished:
+            self._lengths = stored_lengths(self._rows, len(self.spec.lead_times))
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._journal.close(remove=True)
+        else:
+            self._lengths = self._resume()
+            self._files = ShardFiles(self._rows)
 
     @property
     def completed(self) -> int:
@@ -131,6 +143,8 @@ class ForecastWriter:
         started = time.perf_counter()
         with disk_errors(self.path):
             lengths = self._pack(step.fields)
+            if not self._files.are_there():
+                raise self._removed()
             self._journal.append(lengths)
         self._lengths.append(lengths)
         self.report.leads_written += 1
@@ -263,11 +277,21 @@ class ForecastWriter:
         self.finished = True
 
     def _close_shards(self) -> None:
-        """Append the index that makes each grown file a shard."""
+        """Append the index that makes each grown file a shard; StoreError when one is not there."""
         lengths = np.array(self._lengths)
         for row in self._rows:
             index = encode_index(lengths[:, row.index])
             self.report.bytes_stored += self._files.append(row, [index])
+            whole = int(lengths[:, row.index].sum()) + len(index)
+            if not row.path.is_file() or row.path.stat().st_size != whole:
+                raise self._removed()
+
+    def _removed(self) -> StoreError:
+        return StoreError(
+            "the store was removed or changed while it was written",
+            where=str(self._partial),
+            remedy="run the command again, and see what cleans up there",
+        )
 
 
 def _is_finished(path: Path, spec: ForecastSpec) -> bool:

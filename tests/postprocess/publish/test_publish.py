@@ -229,6 +229,14 @@ def test_what_is_not_a_whole_forecast_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+def test_a_forecast_that_lacks_an_object_is_refused(tmp_path: Path, staged: Path) -> None:
+    """A reader of Zarr takes a missing object for missing values, and no manifest would tell."""
+    next((staged / "forecast.zarr/2m_temperature").glob("c*")).unlink()
+    with pytest.raises(StoreError, match="cannot read a shard"):
+        put(staged, f"{tmp_path}/bucket")
+    assert not (tmp_path / "bucket").exists()
+
+
 def test_killed_anywhere_no_reader_sees_half_and_the_next_attempt_finishes(tmp_path: Path) -> None:
     staged = tmp_path / "staged"
     spec = made_up.spec(members=1, leads=2)

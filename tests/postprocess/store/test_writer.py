@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,11 +254,20 @@ def test_a_full_disk_is_a_clear_error_and_the_next_attempt_finishes(
     assert digests(path) == digests(stored)
 
 
+def open_files() -> dict[int, Path]:
+    """What this process has open."""
+    return {
+        int(link.name): link.readlink()
+        for link in Path("/proc/self/fd").iterdir()
+        if link.is_symlink()
+    }
+
+
 @pytest.mark.parametrize(
-    ("soft", "hard"), [(100, 4096), (600, 600), (400, 400)], ids=["raised", "some held", "none"]
+    ("soft", "hard"), [(100, 4096), (150, 150)], ids=["limit raised", "not all can be open"]
 )
 def test_few_files_may_be_open(stored: Path, tmp_path: Path, soft: int, hard: int) -> None:
-    """The store has 164 shards: they are held open as far as the process may, to the same bytes."""
+    """The store has 164 shards: where they cannot all be open, the bytes are the same."""
     path = tmp_path / "forecast.zarr"
     subprocess.run(
         (sys.executable, made_up.__file__, str(path), "2", "3", "0"), check=True,
@@ -265,6 +275,61 @@ def test_few_files_may_be_open(stored: Path, tmp_path: Path, soft: int, hard: in
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
     )  # fmt: skip
     assert digests(path) == digests(stored)
+
+
+def test_a_store_removed_while_it_is_written_is_an_error_at_once(tmp_path: Path) -> None:
+    path, stream = tmp_path / "f.zarr", made_up.steps(made_up.spec())
+    writer = ForecastWriter(path, made_up.spec())
+    writer.write(next(stream))
+    shutil.rmtree(tmp_path / ".f.zarr.partial")
+    with pytest.raises(StoreError, match="removed or changed"):
+        writer.write(next(stream))
+    with pytest.raises(StoreError, match="1 of 3 leads"):
+        writer.close()
+    assert not path.exists()
+    write(path)
+
+
+@pytest.mark.parametrize("harm", ["unlink", "longer"])
+def test_a_shard_changed_while_it_is_written_does_not_become_visible(
+    stored: Path, tmp_path: Path, harm: str
+) -> None:
+    path = tmp_path / "forecast.zarr"
+    shard = tmp_path / ".forecast.zarr.partial/temperature/c.0.1.0.4.0.0"
+    writer = ForecastWriter(path, made_up.spec())
+    for step in made_up.steps(made_up.spec()):
+        writer.write(step)
+    if harm == "unlink":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes() + b"?")
+    with pytest.raises(StoreError, match="removed or changed"):
+        writer.close()
+    assert not path.exists()
+    write(path)
+    assert digests(path) == digests(stored)
+
+
+def test_an_attempt_that_cannot_begin_lets_go_of_the_store(tmp_path: Path) -> None:
+    in_the_way = tmp_path / ".f.zarr.partial"
+    in_the_way.write_text("not a folder")
+    with pytest.raises(StoreError, match="cannot write") as kept:
+        ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    in_the_way.unlink()
+    write(tmp_path / "f.zarr")
+    assert kept.value.remedy
+
+
+def test_a_record_that_does_not_fit_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    journal = tmp_path / ".f.zarr.journal"
+    writer = ForecastWriter(tmp_path / "f.zarr", made_up.spec())
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, next(fd for fd, name in open_files().items() if name == journal))
+    os.close(full)
+    with pytest.raises(StoreError, match="cannot write: No space"):
+        writer.write(next(made_up.steps(made_up.spec())))
+    with pytest.raises(StoreError, match="0 of 3 leads"):
+        writer.close()
 
 
 def test_no_lead_is_held_and_the_time_the_caller_waits_is_measured(tmp_path: Path) -> None:
