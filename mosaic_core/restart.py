@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,29 +57,37 @@ class RestartFolder:
     def keep(self, standing: Standing) -> None:
         """Write `standing` if one is due; the oldest goes when there are more than two.
 
-        A full disk costs the standing, never the run.
+        A full disk costs the standing, never the run: what was written of it is gone again.
         """
         if not self._is_due(standing):
             return
-        started = time.monotonic()
+        least, started = 0.0, time.monotonic()
         try:
             self._write(standing)
             for path in self._kept()[:-_KEPT]:
                 path.unlink()
         except OSError as error:
             logger.warning("no restart state of step %d: %s", standing.step, error)
+            least = self._cost(standing)  # a quick failure says nothing of the next one's seconds
         self._last = time.monotonic()
-        self._seconds = self._last - started
+        self._seconds = max(self._last - started, least)
 
     def newest(self, before: int) -> Standing | None:
         """The newest whole standing of a step below `before`; None when there is none.
 
-        One that is damaged is passed over.
+        The rollout goes on from it: later and damaged ones would only push out those that the
+        rollout keeps from here on, and are deleted with what a killed writer left.
         """
+        found, useless = None, list(self._folder.glob("*.aside"))
         for path in reversed(self._kept()):
             if (step := int(path.stem)) < before and (states := _read(path)):
-                return Standing(step, states)
-        return None
+                found = Standing(step, states)
+                break
+            useless.append(path)
+        with suppress(OSError):
+            for path in useless:
+                path.unlink()
+        return found
 
     def remove(self) -> None:
         """Delete the folder: the run is finished."""
@@ -88,9 +96,12 @@ class RestartFolder:
     def _is_due(self, standing: Standing) -> bool:
         if self._every is not None:
             return standing.step % self._every == 0
+        return time.monotonic() - self._last >= self._cost(standing) / SHARE_OF_TIME
+
+    def _cost(self, standing: Standing) -> float:
+        """Seconds that keeping it takes: as the last time, or a guess."""
         size = sum(state.nbytes for state in standing.states)
-        cost = self._seconds or size / _FIRST_GUESS_BYTES_PER_S
-        return time.monotonic() - self._last >= cost / SHARE_OF_TIME
+        return self._seconds or size / _FIRST_GUESS_BYTES_PER_S
 
     def _kept(self) -> list[Path]:
         return sorted(self._folder.glob("[0-9]*.npz"))
@@ -100,11 +111,15 @@ class RestartFolder:
         path = self._folder / f"{standing.step:04d}.npz"
         aside = path.with_suffix(".aside")
         arrays = {str(age): state.cpu().numpy() for age, state in enumerate(standing.states)}
-        with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        shapes = np.array([array.shape for array in arrays.values()])
+        try:
+            with aside.open("wb") as file:
+                np.savez(file, allow_pickle=False, shapes=shapes, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
         sync_directory(self._folder)
 
 
@@ -112,7 +127,14 @@ def _read(path: Path) -> tuple[Tensor, ...] | None:
     """The states in a file, whose checksums are tested; None when it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return tuple(torch.from_numpy(kept[str(age)]) for age in range(len(kept.files)))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        logger.warning("%s cannot be used: %s", path, error)
+            shapes = kept["shapes"]
+            states = [kept[str(age)] for age in range(len(shapes))]
+    except Exception as error:  # noqa: BLE001 - readers of zip and npy raise a dozen kinds
+        logger.warning("%s cannot be used: %r", path, error)
         return None
+    faulty = [age for age, state in enumerate(states)
+              if state.dtype != np.float32 or state.shape != tuple(shapes[age])]  # fmt: skip
+    if faulty or not states:
+        logger.warning("%s cannot be used: its states are not those that were kept", path)
+        return None
+    return tuple(map(torch.from_numpy, states))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import resource
 from pathlib import Path
 
@@ -85,6 +86,76 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "cannot be used" in caplog.text
 
 
+def test_what_a_killed_writer_left_is_gone_at_the_start(tmp_path: Path) -> None:
+    left = tmp_path / "0007.aside"
+    left.write_bytes(b"half")
+    assert RestartFolder(tmp_path).newest(9) is None
+    assert not left.exists()
+
+
+def test_after_a_rewind_later_and_damaged_ones_push_out_none_that_serves(tmp_path: Path) -> None:
+    """State 30 was ahead of the store, which holds the leads before 26."""
+    first = RestartFolder(tmp_path, every=1)
+    whole = written(first, tmp_path, 20).read_bytes()
+    for name, content in (("0022", b"damaged"), ("0030", whole)):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+    again = RestartFolder(tmp_path, every=1)
+    found = again.newest(before=26)
+    assert found is not None
+    assert found.step == 20
+    again.keep(standing(23))
+    again.keep(standing(26))
+    assert steps_kept(tmp_path) == [23, 26]
+    found = again.newest(before=26)
+    assert found is not None
+    assert found.step == 23
+
+
+def written(folder: RestartFolder, place: Path, step: int) -> Path:
+    folder.keep(standing(step))
+    return place / f"{step:04d}.npz"
+
+
+CENTRAL = b"PK\1\2"
+
+
+@pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 1), (10, 8), (10, 12)])
+def test_any_damage_to_the_directory_of_the_file_passes_it_over(
+    tmp_path: Path, place: int, value: int
+) -> None:
+    """Flags and method of the first state, in its record of the zip file's directory."""
+    folder = RestartFolder(tmp_path, every=1)
+    path = written(folder, tmp_path, 1)
+    content = bytearray(path.read_bytes())
+    record = content.rindex(CENTRAL, 0, content.rindex(CENTRAL))
+    content[record + place] = value
+    path.write_bytes(content)
+    assert folder.newest(9) is None
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"0": np.zeros((1, 5, 3), np.float32)},
+        {"0": np.zeros((1, 5, 3), np.float32), "1": np.zeros((2, 5, 4), np.float32)},
+        {"0": np.zeros((1, 5, 3), np.float32), "1": np.zeros((2, 5, 3))},
+    ],
+)
+def test_other_states_than_were_kept_are_passed_over(
+    tmp_path: Path, states: dict[str, np.ndarray]
+) -> None:
+    """One too few, of another shape, of another type."""
+    folder = RestartFolder(tmp_path, every=1)
+    folder.keep(standing(1))
+    path = written(folder, tmp_path, 2)
+    with np.load(path) as kept:
+        shapes = kept["shapes"]
+    np.savez(path, shapes=shapes, **states)
+    found = folder.newest(9)
+    assert found is not None
+    assert found.step == 1
+
+
 def test_by_default_a_short_rollout_keeps_none_and_a_long_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,9 +182,30 @@ def test_a_full_disk_costs_the_standing_and_not_the_run(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "no restart state of step 2" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["0001.npz"]
     found = folder.newest(9)
     assert found is not None
     assert found.step == 1
+
+
+def test_a_quick_failure_does_not_make_the_next_ones_frequent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, tried = [0.0], []
+    monkeypatch.setattr("mosaic_core.restart.time.monotonic", lambda: now[0])
+    folder = RestartFolder(tmp_path / "r")
+
+    def write(standing: Standing) -> None:
+        tried.append(standing.step)
+        now[0] += 6 if len(tried) == 1 else 0.001
+        if len(tried) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder, "_write", write)
+    for step in range(1, 101):
+        now[0] += 10
+        folder.keep(standing(step))
+    assert len(tried) <= 1 + 1000 // 200
 
 
 def test_by_default_keeping_takes_at_most_three_percent_of_the_time(
