@@ -11,6 +11,7 @@ import xarray as xr
 
 from flows.progress import Reporter
 from flows.settings import Settings
+from flows.timetable import age_hours
 from flows.watch.alerts import Alert, sender, update_alerts
 from ingest.archive import archived_times, provenance, read_analysis
 from mosaic_core.contract.cycle import Cycle
@@ -22,7 +23,10 @@ from postprocess.scores.summary import drifts, field_names, finished_scores, lon
 SCORES = "scores/scores.csv"
 DRIFT = "drift"
 PERIOD_DAYS = 30
-"""The scores that everybody looks at are those of the last 30 days."""
+"""The scores that everybody looks at are those of 30 days, up to the newest analysis scored."""
+STALE_HOURS = 30.0
+"""Age of the newest analysis scored from which it is told: when all is well it is at most 13 h,
+as analyses come every 6 h, about 7 h late."""
 TRAILING_DAYS = 60
 SHOWN_LEADS = (24, 72, 120, 168, 240)
 
@@ -73,9 +77,21 @@ def recent_scores(root: ObjectRoot, days: int = PERIOD_DAYS) -> pd.DataFrame:
     return finished_scores(read_scores(root, _last(scored_times(root), days)))
 
 
-def scores_markdown(settings: Settings) -> str:
+def period_told(root: ObjectRoot, now: dt.datetime, days: int = PERIOD_DAYS) -> str:
+    """Which analyses `recent_scores` is of; says so when the newest is older than STALE_HOURS."""
+    times = _last(scored_times(root), days)
+    if not times:
+        return "nothing is scored yet"
+    told = f"analyses from {times[0]} to {times[-1]}"
+    age = age_hours(times[-1], now)
+    late = f", nothing newer is scored: the last is {age / 24:.1f} days old"
+    return told + (late if age > STALE_HOURS else "")
+
+
+def scores_markdown(settings: Settings, now: dt.datetime) -> str:
     """Headline scores as a table: fields by lead, with skill against persistence."""
-    table = recent_scores(open_root(settings.published))
+    root = open_root(settings.published)
+    table = recent_scores(root)
     rows = table[(table["region"] == "global") & table["lead_hours"].isin(SHOWN_LEADS)]
     if rows.empty:
         return (
@@ -83,7 +99,8 @@ def scores_markdown(settings: Settings) -> str:
         )
     lines = [
         "Fair CRPS over the globe, in brackets the skill against persistence "
-        f"(1 perfect, 0 no better), {PERIOD_DAYS} days, against ECMWF's own analysis at 1.5°.\n",
+        "(1 perfect, 0 no better), against ECMWF's own analysis at 1.5°: "
+        f"{period_told(root, now)}.\n",
         "| field | " + " | ".join(f"+{hours // 24} d" for hours in SHOWN_LEADS) + " |",
         "|---|" + "---:|" * len(SHOWN_LEADS),
     ]

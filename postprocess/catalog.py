@@ -209,7 +209,7 @@ def describe(manifest: Manifest, manifest_sha256: str, note: Pruned) -> CycleEnt
         weights_sha256=text("weights_sha256"),
         code_version=text("code_version"),
         comment=text("comment"),
-        health=tuple(manifest.provenance.get("member_health", ())),
+        health=manifest.sick_members,
         input_analyses=tuple(manifest.provenance.get("input_analyses", ())),
         stores=tuple(_store(manifest, name, note) for name in manifest.stores),
         plots=tuple(

@@ -101,6 +101,16 @@ class Manifest(Record):
         return sorted({record.key.split("/", 1)[0] for record in self.objects})
 
     @property
+    def sick_members(self) -> tuple[str, ...]:
+        """A line for each member that was quarantined; it is in the forecast store nevertheless."""
+        return tuple(map(str, self.provenance.get("member_health", ())))
+
+    @property
+    def healthy_members(self) -> int:
+        """Members that are healthy to the end of the forecast."""
+        return self.members - len(self.sick_members)
+
+    @property
     def bytes(self) -> int:
         """Size of everything."""
         return sum(record.size for record in self.objects)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mosaic_core.contract.schema import COORDINATE_ATTRIBUTES, variable_attributes
@@ -20,6 +21,8 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/forecast/v0.2.0/schema.json",
     "https://stac-extensions.github.io/zarr/v1.1.0/schema.json",
 ]
+_ATLAS = "atlas/atlas.json"
+"""Which pictures the page in the browser draws with (postprocess.viewer.atlas)."""
 _COLLECTION = "mosaic-forecast"
 _LICENSE = "CC-BY-NC-4.0"
 _GLOBE = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
@@ -136,7 +139,7 @@ def item(entry: CycleEntry) -> Json:
             "mosaic:members": entry.members,
             "mosaic:health": list(entry.health),
         },
-        "assets": {store.name: _asset(store) for store in entry.stores if store.available},
+        "assets": _assets(entry),
         "links": [
             _link("root", "../catalog.json"),
             _link("parent", "../collection.json"),
@@ -146,14 +149,36 @@ def item(entry: CycleEntry) -> Json:
     }
 
 
-def _asset(store: StoreEntry) -> Json:
-    href = f"../../{store.href}"
+def _assets(entry: CycleEntry) -> dict[str, Json]:
+    """What is there, by key below the run. A folder that is no store has only files in it."""
+    there = {store.name: store for store in entry.stores if store.available}
+    stores = {name: _store(entry, store) for name, store in there.items() if not _is_folder(store)}
+    keys = [href.removeprefix(f"{entry.href}/") for href in entry.plots]
+    plots = {key: _file(entry, key, "overview") for key in keys if _first(key) in there}
+    atlas = {_ATLAS: _file(entry, _ATLAS, "data")} if _first(_ATLAS) in there else {}
+    return stores | plots | atlas
+
+
+def _first(key: str) -> str:
+    """The store, file or folder of the run that an object is in."""
+    return key.partition("/")[0]
+
+
+def _is_folder(store: StoreEntry) -> bool:
+    """Published files have a suffix, folders have none."""
+    return store.kind == "file" and not PurePosixPath(store.name).suffix
+
+
+def _file(entry: CycleEntry, key: str, role: str) -> Json:
+    media = _MEDIA_TYPES.get(PurePosixPath(key).suffix, "application/octet-stream")
+    return {"href": f"../../{entry.href}/{key}", "type": media, "roles": [role], "title": key}
+
+
+def _store(entry: CycleEntry, store: StoreEntry) -> Json:
     if store.kind == "file":
-        suffix = store.name[store.name.rfind(".") :]
-        media = _MEDIA_TYPES.get(suffix, "application/octet-stream")
-        return {"href": href, "type": media, "roles": ["data"], "title": store.name}
+        return _file(entry, store.name, "data")
     return {
-        "href": href,
+        "href": f"../../{store.href}",
         "type": "application/vnd.zarr; version=3",
         "roles": ["data"],
         "title": store.name,

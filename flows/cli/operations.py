@@ -55,7 +55,7 @@ def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -
 
     settings, now = load_settings(config), utc_now()
     table = rows(settings, now, count=max(cycles, WINDOW_CYCLES))
-    figures = freshness(table, settings.objective_hours)
+    figures = freshness(table, settings.objective_hours, now)
     if as_data:
         click.echo(json.dumps(as_json(table[:cycles], figures, now), indent=1))
         return

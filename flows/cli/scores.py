@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from flows.cli.operations import utc_now
 from flows.progress import BarReporter
 from flows.settings import load_settings
 from mosaic_core.contract.cycle import Cycle
@@ -51,7 +52,7 @@ def scores(
     card: Path | None,
 ) -> None:
     """How good the forecasts of the last days were: one field as a table, all as figures."""
-    from flows.verify import recent_scores
+    from flows.verify import period_told, recent_scores
     from mosaic_core.contract.files import write_atomic
     from postprocess.objects.root import open_root
     from postprocess.plots.scores import scorecard_figure, skill_figure
@@ -71,7 +72,8 @@ def scores(
     if own.empty:
         names = ", ".join(sorted(set(field_names(table))))
         raise InputError(f"no scores of {field!r}", remedy=f"choose from {names}")
-    click.echo(f"{field} ({own['units'].iloc[0]}), {place.long_name}, last {days} days")
+    period = period_told(root, utc_now(), days)
+    click.echo(f"{field} ({own['units'].iloc[0]}), {place.long_name}, {period}")
     click.echo(own[list(_COLUMNS)].to_string(index=False, float_format="{:.4g}".format))
     stamp = Stamp(scored_times(root)[-1].label, "Mosaic", settings.notice or "")
     if table_file is not None:

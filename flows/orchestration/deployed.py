@@ -293,7 +293,7 @@ def verify(
     settings = settings_of_run()
     done = score(settings, PrefectReporter(), Cycle.parse(since) if since else None)
     raised = tell_of_drift(settings, now())
-    post_markdown("scores", "Scores of the last 30 days", scores_markdown(settings))
+    post_markdown("scores", "Scores", scores_markdown(settings, now()))
     told = "".join(f", alert {alert.key}" for alert in raised)
     return Completed(message=f"{done.summary}{told}")
 

@@ -159,9 +159,15 @@ def _in_pairs(figures: Mapping[str, bytes]) -> str:
 
 def _headline(outcome: Outcome, manifest: Manifest) -> str:
     return (
-        f"**{outcome.cycle}**: {manifest.members} members to {manifest.lead_hours} h, "
+        f"**{outcome.cycle}**: {_members(manifest)} to {manifest.lead_hours} h, "
         f"{_megabytes(manifest.bytes)} in `{outcome.address}`"
     )
+
+
+def _members(manifest: Manifest) -> str:
+    """How many there are; when some were quarantined, how many of them are healthy."""
+    healthy = f"{manifest.healthy_members} healthy of " if manifest.sick_members else ""
+    return f"{healthy}{manifest.members} members"
 
 
 def _links(readers: str, manifest: Manifest) -> str:

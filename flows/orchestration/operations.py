@@ -57,7 +57,7 @@ def reconcile_once(
 ) -> Pass:
     """Bring every due cycle closer to publication; with `dry_run` only say what would be done."""
     table = rows(settings, now, count=_count(settings))
-    figures = freshness(table, settings.objective_hours)
+    figures = freshness(table, settings.objective_hours, now)
     runs = live_runs(client, since=table[-1].cycle.datetime)
     table = since_installed(table, runs)
     verdict = decide(table, runs, now, settings.attempts)

@@ -29,6 +29,7 @@ DEADMAN_HOURS = 16.0
 when the next one comes."""
 
 _GIGABYTE = 1e9
+_TOLD_MEMBERS = 3
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,13 @@ def _unreachable(table: Sequence[Row], settings: Settings) -> Iterator[Alert]:
 def _missing_members(row: Row, settings: Settings) -> Iterator[Alert]:
     """A publication with sick or missing members."""
     manifest = published_cycle(settings.published, row.cycle)
-    if manifest is not None and manifest.members < settings.members:
+    if manifest is not None and (healthy := manifest.healthy_members) < settings.members:
+        count = f"{healthy} of {settings.members} members are published healthy"
         yield Alert(
             kind="members",
             subject=row.cycle.label,
             stage="rollout",
-            cause=f"{manifest.members} of {settings.members} members are published",
+            cause="; ".join([count, *manifest.sick_members[:_TOLD_MEMBERS]]),
             command=f"{settings.gpu_command} canary",
         )
 

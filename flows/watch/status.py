@@ -80,7 +80,8 @@ class Row:
 class Freshness:
     """How soon the cycles of the window were visible, in hours after the initial time.
 
-    `met` of `due` cycles were visible by the objective; cycles not published count as missed.
+    `met` of `due` cycles were visible by the objective; cycles not published count as missed once
+    they are older than it, and not at all before.
     """
 
     objective_hours: float
@@ -155,10 +156,11 @@ def _state(
     return "failed" if "failed" in states else "due"
 
 
-def freshness(table: Sequence[Row], objective_hours: float) -> Freshness:
+def freshness(table: Sequence[Row], objective_hours: float, now: dt.datetime) -> Freshness:
     """Latency figures of the rows (newest first), from the first forecast that was begun."""
     known = [index for index, each in enumerate(table) if each.was_begun]
-    counted = table[: known[-1] + 1] if known else ()
+    since = table[: known[-1] + 1] if known else ()
+    counted = [row for row in since if row.address or age_hours(row.cycle, now) >= objective_hours]
     latencies = [row.latency_hours for row in counted if row.latency_hours is not None]
     spread = percentiles(latencies)
     return Freshness(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +12,12 @@ from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import MosaicOpsError
 from mosaic_core.contract.variants import VARIANTS
 from postprocess.catalog import CycleEntry, read_index
-from postprocess.objects.root import MissingObjectError, ObjectRoot
+from postprocess.objects.root import ObjectRoot
+from postprocess.products.stored import quarantined_in
 from postprocess.publish import FORECAST
 from postprocess.read import open_published
 from postprocess.scores.ledger import record, scored_runs
 from postprocess.scores.table import DIGESTS, lead_hours, score_lead
-
-HEALTH = "health.json"
 
 
 class Analyses(Protocol):
@@ -112,13 +110,13 @@ def _score(
     truth: xr.Dataset,
     analyses: Analyses,
 ) -> pd.DataFrame:
-    cycle, sick = Cycle.parse(entry.cycle), _quarantined(root, entry)
+    cycle = Cycle.parse(entry.cycle)
     initial = analyses.read(cycle)
+    hours = lead_hours(cycle, valid)
     with open_published(root.address, cycle=cycle) as store:
-        healthy = [int(number) for number in store["number"].values if int(number) not in sick]
         lead = valid.init_time - cycle.init_time
         return score_lead(
-            store.isel(init_time=0).sel(number=healthy, lead_time=lead),
+            store.isel(init_time=0).sel(number=_healthy(store, hours), lead_time=lead),
             truth.squeeze(),
             None if initial is None else initial.squeeze(),
             cycle=cycle,
@@ -128,10 +126,8 @@ def _score(
         )
 
 
-def _quarantined(root: ObjectRoot, entry: CycleEntry) -> set[int]:
-    """Numbers of the members that the health check put aside."""
-    try:
-        report = json.loads(root.read(f"{entry.href}/{HEALTH}"))
-    except MissingObjectError:
-        return set()
-    return set(map(int, report["quarantined"]))
+def _healthy(store: xr.Dataset, hours: int) -> list[int]:
+    """Members in the published statistics of a lead: those not put aside at it or before."""
+    since = quarantined_in(store.attrs)
+    numbers = map(int, store["number"].values)
+    return [number for number in numbers if hours < since.get(number, hours + 1)]

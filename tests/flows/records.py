@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,14 @@ def settings(folder: Path, **changes: Any) -> Settings:
     return Settings(data_root=folder, **facts)
 
 
-def publish(root: str, cycle: Cycle, members: int) -> None:
-    """The pointer and manifest of a cycle of 24 h, without its stores."""
+def publish(root: str, cycle: Cycle, members: int, sick: Sequence[str] = ()) -> None:
+    """The pointer and manifest of a cycle of 24 h, without its stores.
+
+    `sick` has a line for each of the members that was quarantined.
+    """
     manifest = Manifest(
         cycle=cycle.id, run_id="r1", path=run_path(cycle, "r1"), members=members, lead_hours=24,
-        created_at=NOW, provenance={}, objects=(),
+        created_at=NOW, provenance={"member_health": list(sick)}, objects=(),
     )  # fmt: skip
     store = open_root(root)
     store.write(f"{manifest.path}/manifest.json", manifest.to_bytes(), cache=MUTABLE)

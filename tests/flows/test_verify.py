@@ -18,7 +18,7 @@ from flows.cli.scores import scores as scores_command
 from flows.cli.scores import verify as verify_command
 from flows.progress import LogReporter
 from flows.settings import Settings
-from flows.verify import SCORES, drift_alerts, scores_markdown, tell_of_drift, verify
+from flows.verify import SCORES, drift_alerts, period_told, scores_markdown, tell_of_drift, verify
 from flows.watch.alerts import records
 from ingest.archive import append_analysis
 from ingest.correction import correct_analysis
@@ -107,6 +107,15 @@ def test_the_commands_score_and_show(settings: Settings, tmp_path: Path) -> None
     assert all(path.stat().st_size > 1000 for path in map(tmp_path.joinpath, names.values()))
 
 
+def test_the_scores_say_of_which_days_they_are(settings: Settings) -> None:
+    verify(settings, LogReporter())
+    root, newest = open_root(settings.published), FIRST.shift(12)
+    fresh = period_told(root, newest.datetime + dt.timedelta(hours=24))
+    assert fresh == f"analyses from {FIRST.shift(6)} to {newest}"
+    late = period_told(root, newest.datetime + dt.timedelta(days=9))
+    assert late == f"{fresh}, nothing newer is scored: the last is 9.0 days old"
+
+
 @pytest.mark.parametrize("option", ["--csv", "--figure", "--card"])
 @pytest.mark.parametrize("path", ["/dev/null/out.svg", "/dev/null/further/out.svg", "/sys/out.svg"])
 def test_a_path_that_cannot_be_written_is_an_answer(
@@ -162,7 +171,8 @@ def test_a_drift_is_told_once_and_its_end_too(settings: Settings, tmp_path: Path
         score(number, 15.0)
     assert [alert.subject for alert in tell_of_drift(alone, NOW)] == ["scores"]
     assert tell_of_drift(alone, NOW) == ()
-    assert "| 10.3 (1.00) |" in scores_markdown(alone)
+    assert "| 10.3 (1.00) |" in (told := scores_markdown(alone, NOW))
+    assert f"at 1.5°: {period_told(root, NOW)}." in told
     for number in range(64, 68):
         score(number, 10.0)
     tell_of_drift(alone, NOW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +35,14 @@ def identified(
 ) -> pd.DataFrame:
     """The table with system_id, storm_id and storm_name filled in.
 
-    Tracks from lead 0 near a known storm take its id. All others are grouped over members and
+    Tracks from lead 0 near a known storm take its id, in each member one track a storm, the nearest
+    pairs first, whatever the order of `known`. All others are grouped over members and
     numbered per basin from 70, the group with the most members first (numbers pass 99 only when a
     basin has more than 30 groups).
     """
     if table.empty:
         return table
-    named = _match_known(table, known, thresholds)
-    for (index, rows), storm in ((item, known[item[0]]) for item in named):
-        del index
+    for storm, rows in _match_known(table, known, thresholds):
         table.loc[rows, ["system_id", "storm_id"]] = storm.storm_id
         table.loc[rows, "storm_name"] = storm.name
     unnamed = [rows for _, rows in _by_track(table) if (table.loc[rows, "system_id"] == "").all()]
@@ -58,24 +57,39 @@ def _by_track(table: pd.DataFrame) -> list[tuple[str, NDArray[np.intp]]]:
 
 def _match_known(
     table: pd.DataFrame, known: Sequence[KnownStorm], t: Thresholds
-) -> list[tuple[int, NDArray[np.intp]]]:
-    """(index of the storm, rows of the track) for the nearest track of each member."""
-    found = []
-    tracks = [(rows, table.loc[rows[0]]) for _, rows in _by_track(table)]
-    starting = [(rows, first) for rows, first in tracks if first.lead_hours == 0]
-    for index, storm in enumerate(known):
-        basin = basin_of(storm.latitude, storm.longitude)
-        rivals = [other for other in known if basin_of(other.latitude, other.longitude) == basin]
-        reach = t.lonely_known_km if len(rivals) == 1 else t.known_km
-        for number in sorted({first.number for _, first in starting}):
-            own = [(rows, first) for rows, first in starting if first.number == number]
-            gaps = [
-                float(distance_km(first.latitude, first.longitude, storm.latitude, storm.longitude))
-                for _, first in own
-            ]
-            if gaps and min(gaps) <= reach:
-                found.append((index, own[int(np.argmin(gaps))][0]))
-    return found
+) -> Iterator[tuple[KnownStorm, NDArray[np.intp]]]:
+    """(storm, rows of its track), one-to-one in each member, the nearest pairs first.
+
+    Of equal distances the first by storm id, then by track, comes first.
+    """
+    starting = {
+        key: (rows, table.loc[rows[0]])
+        for key, rows in _by_track(table)
+        if table.loc[rows[0], "lead_hours"] == 0
+    }
+    pairs = sorted(
+        (gap, storm.storm_id, key, place)
+        for place, storm in enumerate(known)
+        for key, (_, first) in starting.items()
+        if (gap := _gap_km(storm, first)) <= _reach_km(storm, known, t)
+    )
+    taken: set[object] = set()
+    for _, storm_id, key, place in pairs:
+        rows, first = starting[key]
+        if taken.isdisjoint(both := {key, (int(first.number), storm_id)}):
+            taken |= both
+            yield known[place], rows
+
+
+def _gap_km(storm: KnownStorm, first: pd.Series) -> float:
+    return float(distance_km(first.latitude, first.longitude, storm.latitude, storm.longitude))
+
+
+def _reach_km(storm: KnownStorm, known: Sequence[KnownStorm], t: Thresholds) -> float:
+    """How far from the reported position a track may begin; further for the basin's only storm."""
+    basin = basin_of(storm.latitude, storm.longitude)
+    rivals = [other for other in known if basin_of(other.latitude, other.longitude) == basin]
+    return t.lonely_known_km if len(rivals) == 1 else t.known_km
 
 
 def _grouped(

@@ -180,6 +180,15 @@ def test_the_overview_fits_a_row_and_links_where_readers_go(tmp_path: Path) -> N
     assert "](" not in unlinked
 
 
+def test_the_overview_counts_healthy_members(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    publish(config.published, NEWEST, members=4, sick=["member 2: noise at +6 h"])
+    manifest = published_cycle(config.published, NEWEST)
+    assert manifest is not None
+    outcome = Outcome(NEWEST, "s3://bucket/run", made=True)
+    assert "3 healthy of 4 members to 24 h" in overview(outcome, manifest, {}, {}, config).text
+
+
 @pytest.mark.parametrize("address", ["ftp://x", "javascript:alert(1)", "https://x/a)b", "x"])
 def test_a_link_is_an_address_of_the_web(address: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="public_address"):

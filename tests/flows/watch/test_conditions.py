@@ -86,9 +86,17 @@ def test_an_old_failure_that_was_overcome_is_not_told(tmp_path: Path) -> None:
 
 
 def test_sick_members_are_told(tmp_path: Path) -> None:
+    """A quarantined member stays in the store, so the members of it are as many as ever."""
+    sick = ["member 2: noise of u is 9, limit 3, at +6 h"]
+    publish(settings(tmp_path).published, NEWEST, members=4, sick=sick)
+    alert = told(tmp_path, row(NEWEST, "published"))["members"]
+    assert alert.cause == f"3 of 4 members are published healthy; {sick[0]}"
+
+
+def test_fewer_members_than_are_wanted_now_are_told(tmp_path: Path) -> None:
     publish(settings(tmp_path).published, NEWEST, members=3)
     alert = told(tmp_path, row(NEWEST, "published"))["members"]
-    assert alert.cause == "3 of 4 members are published"
+    assert alert.cause == "3 of 4 members are published healthy"
 
 
 def test_runs_that_nobody_takes_and_a_full_disk_are_told(tmp_path: Path) -> None:

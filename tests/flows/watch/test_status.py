@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_the_matrix_shows_seconds_tries_and_reasons(tmp_path: Path) -> None:
         config.receipts
     )
     table = table_of(config)
-    figures = freshness(table, 8.0)
+    figures = freshness(table, 8.0, NOW)
     text = matrix_markdown(table, figures)
     assert "12 s, 2x" in text
     assert "FAILED" in text
@@ -67,20 +68,20 @@ def test_what_to_type_stands_under_the_matrix(tmp_path: Path) -> None:
     receipt(NEWEST.shift(-6), "rollout", 7.0, None).write(config.receipts)
     receipt(begun, "rollout", 7.0, None).write(config.receipts)
     table = table_of(config, count=13)
-    lines = matrix_lines(table, freshness(table, 8.0))
+    lines = matrix_lines(table, freshness(table, 8.0, NOW))
     told = {line.split()[0]: line for line in lines[15:]}
     assert told["2026-11-23T00Z"].endswith("has not begun: mosaic-ops workers")
     assert "was interrupted: mosaic-ops reconcile" in told["2026-11-22T18Z"]
     assert told[str(begun)].endswith(f"mosaic-ops backfill {begun} {begun}")
     assert str(begun.shift(-6)) not in told, "before anybody began"
-    assert f"- **{NEWEST}** has not begun" in matrix_markdown(table, freshness(table, 8.0))
+    assert f"- **{NEWEST}** has not begun" in matrix_markdown(table, freshness(table, 8.0, NOW))
 
 
 def test_a_published_cycle_says_when_it_was_visible(tmp_path: Path) -> None:
     config = settings(tmp_path)
     history(NEWEST, config.receipts, 7.2)
     table = table_of(config)
-    assert matrix_lines(table, freshness(table, 8.0))[1].startswith("2026-11-23T00Z  T+7:12 ")
+    assert matrix_lines(table, freshness(table, 8.0, NOW))[1].startswith("2026-11-23T00Z  T+7:12 ")
 
 
 def test_a_damaged_receipt_is_named_and_hides_nothing_else(tmp_path: Path) -> None:
@@ -97,11 +98,21 @@ def test_freshness_counts_missed_cycles_and_not_the_days_before(tmp_path: Path) 
     for back, visible in ((0, 7.0), (1, 9.5), (3, 7.5)):
         history(NEWEST.shift(-6 * back), config.receipts, visible)
     receipt(NEWEST.shift(-24), "fetch", 6.8, 5).write(config.receipts)  # only needed as history
-    figures = freshness(table_of(config), 8.0)
+    figures = freshness(table_of(config), 8.0, NOW)
     assert (figures.met, figures.due) == (2, 4)
     assert figures.p50_hours == 7.5
     assert figures.p95_hours == 9.5
     assert figures.stages["fetch"] == (6.8 + 60 / 3600,) * 2
+
+
+def test_a_cycle_within_the_objective_is_not_missed_yet(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    history(NEWEST.shift(-6), config.receipts, 7.0)
+    receipt(NEWEST, "rollout", 6.9, None).write(config.receipts)
+    table = table_of(config)
+    for age, due in ((7.0, 1), (7.9, 1), (8.0, 2), (9.0, 2)):
+        figures = freshness(table, 8.0, NEWEST.datetime + dt.timedelta(hours=age))
+        assert (figures.met, figures.due) == (1, due)
 
 
 def test_percentiles_by_nearest_rank() -> None:
@@ -115,7 +126,7 @@ def test_the_page_is_json_beside_the_catalogue(tmp_path: Path) -> None:
     config = settings(tmp_path)
     history(NEWEST, config.receipts, 7.0)
     table = table_of(config)
-    figures = freshness(table, 8.0)
+    figures = freshness(table, 8.0, NOW)
     write_status(config, NOW, table, figures)
     written = json.loads((Path(config.published) / "status.json").read_text())
     assert written == json.loads(json.dumps(as_json(table, figures, NOW)))
@@ -141,7 +152,7 @@ def test_a_cycle_of_which_the_store_does_not_tell_is_not_due(tmp_path: Path) -> 
     (found,) = rows(config, NOW, count=1)
     assert found.state == "unreachable"
     assert "current.json" in found.damaged[0]
-    assert "unreachable" in matrix_lines((found,), freshness((found,), 8.0))[1]
+    assert "unreachable" in matrix_lines((found,), freshness((found,), 8.0, NOW))[1]
     calm = Verdict((), (), ())
     assert decide((found,), [], NOW, 3) == calm
     (alert,) = conditions(Seen((found,), calm), config, NOW)

@@ -131,6 +131,33 @@ def test_what_retention_took_is_not_available(filled: Path) -> None:
     assert "forecast.zarr" not in item["assets"]
 
 
+def test_every_asset_is_an_object_or_a_store(tmp_path: Path) -> None:
+    """Figures and atlas are folders: what lies in them are the assets."""
+    staged, root = tiny.stage(tmp_path / "staged"), tmp_path / "root"
+    for key in ("figures/z500.png", "figures/tracks.svg", "atlas/atlas.json", "atlas/t.webp"):
+        (staged / key).parent.mkdir(exist_ok=True)
+        (staged / key).write_bytes(b"{}")
+    publish(staged, root, cycle=tiny.CYCLE, run_id="run-0")
+    items = root / "stac" / "items"
+    path = items / f"{tiny.CYCLE.label}.json"
+    assets = json.loads(path.read_text())["assets"]
+    for name, asset in assets.items():
+        there = items / asset["href"]
+        assert (there / "zarr.json").is_file() if name.endswith(".zarr") else there.is_file()
+    kinds = {name: (asset["type"], *asset["roles"]) for name, asset in assets.items()}
+    assert kinds.pop("figures/z500.png") == ("image/png", "overview")
+    assert kinds.pop("figures/tracks.svg") == ("image/svg+xml", "overview")
+    assert kinds.pop("atlas/atlas.json") == ("application/json", "data")
+    assert set(kinds) == {"cyclones.geojson", "ensemble.zarr", "forecast.zarr"}
+    ((_, manifest),) = cycle_manifests(open_root(root))
+    write_pruned(
+        open_root(root), manifest, Pruned(run_id="run-0", announced={"figures": tiny.NOON})
+    )
+    update_catalog(open_root(root), rebuild=True)
+    left = json.loads(path.read_text())["assets"]
+    assert set(left) == {*kinds, "atlas/atlas.json"}
+
+
 def test_stac_is_read_by_pystac_and_valid(filled: Path) -> None:
     """Against the core schemas, which pystac brings; those of extensions are on the net."""
     catalog = pystac.Catalog.from_file(str(filled / "stac" / "catalog.json"))

@@ -11,9 +11,10 @@ import pytest
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.errors import DataError, InputError, StoreError
 from mosaic_core.contract.grid import LATITUDE, LONGITUDE
-from postprocess.products.cyclones.identity import KnownStorm
+from postprocess.products.cyclones.identity import KnownStorm, identified
 from postprocess.products.cyclones.sphere import distance_km
 from postprocess.products.cyclones.stream import CycloneTracker
+from postprocess.products.cyclones.thresholds import TRACKER_VERSION, TRACKER_VERSIONS
 from postprocess.products.cyclones.tracks import TRACK_COLUMNS, empty_tracks, validate_tracks
 
 CHANNELS = (
@@ -234,6 +235,31 @@ def test_known_storms_give_their_names(world):
     assert set(named.storm_name) == {"IN-FA"}
     assert named.lead_hours.min() == 0
     assert len(named) == len(LEADS)
+
+
+def starts(*places: tuple[int, float]) -> pd.DataFrame:
+    """Tracks from lead 0, as (number, longitude) at 18 N, not identified yet."""
+    unknown = dict.fromkeys(("system_id", "storm_id", "storm_name"), "")
+    return pd.DataFrame(
+        [
+            {"track_id": f"{number}-{place}", "number": number, "lead_hours": lead,
+             "latitude": 18.0, "longitude": longitude + lead / 60, **unknown}
+            for place, (number, longitude) in enumerate(places)
+            for lead in (0, 6)
+        ]
+    )  # fmt: skip
+
+
+NEAR, FAR = KnownStorm("05W", "NEAR", 18.2, 130.0), KnownStorm("06W", "FAR", 18.0, 131.6)
+
+
+@pytest.mark.parametrize("known", [(NEAR, FAR), (FAR, NEAR)])
+def test_a_track_is_one_known_storm_whatever_their_order(known):
+    """Member 0 has one track near both, member 1 one for each, the shared one nearer to NEAR."""
+    limits = TRACKER_VERSIONS[TRACKER_VERSION]
+    table = identified(starts((0, 130.0), (1, 130.0), (1, 130.5)), known, limits)
+    names = table.groupby("track_id").storm_name.unique().map(list)
+    assert names.to_dict() == {"0-0": ["NEAR"], "1-1": ["NEAR"], "1-2": ["FAR"]}
 
 
 def test_no_birth_over_land(world):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,14 +91,18 @@ def test_without_the_first_analysis_there_is_no_persistence_but_all_else(root: O
     assert scores["crps"].notna().all()
 
 
-def test_a_member_put_aside_is_not_scored(two_forecasts: Path, tmp_path: Path) -> None:
-    address = str(tmp_path / "root")
-    folder = tmp_path / "staged"
-    folder.mkdir()
-    (folder / "health.json").write_text(json.dumps({"quarantined": {"3": "blew up at +6 h"}}))
-    publish_forecast(address, SECOND, folder)
-    score_analysis(open_root(address), VALID, Analyses())
-    assert set(read_scores(open_root(address))["members"]) == {MEMBERS - 1}
+@pytest.mark.parametrize(("since", "members"), [(6, (-1, -1)), (12, (0, -1)), (18, (0, 0))])
+def test_a_member_is_scored_until_it_is_put_aside(
+    since: int, members: tuple[int, int], tmp_path: Path
+) -> None:
+    """As in the published statistics, which it is part of before that lead."""
+    root = open_root(tmp_path / "root")
+    reason = f"noise of temperature at 850 hPa is 9, limit 3, at +{since} h"
+    publish_forecast(root.address, FIRST, tmp_path / "staged", sick=(f"member 3: {reason}",))
+    for hours, fewer in zip((6, 12), members, strict=True):
+        score_analysis(root, FIRST.shift(hours), Analyses())
+        found = read_scores(root, [FIRST.shift(hours)])
+        assert set(found["members"]) == {MEMBERS + fewer}
 
 
 def test_a_damaged_forecast_is_told_and_the_others_are_scored(root: ObjectRoot) -> None:

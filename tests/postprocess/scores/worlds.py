@@ -63,13 +63,23 @@ class Analyses:
 
 
 def publish_forecast(
-    root: str, cycle: Cycle, folder: Path, *, error: float = 2.0, run_id: str = "run-1"
+    root: str,
+    cycle: Cycle,
+    folder: Path,
+    *,
+    error: float = 2.0,
+    run_id: str = "run-1",
+    sick: tuple[str, ...] = (),
 ) -> None:
-    """A forecast whose members are the truth with independent errors, published."""
+    """A forecast whose members are the truth with independent errors, published.
+
+    `sick` has a line for each member that was quarantined.
+    """
     hours = [np.timedelta64(6 * lead, "h").astype("timedelta64[ns]") for lead in range(LEADS)]
     provenance = Provenance(
         run_id=run_id, created="2026-11-23T06:00:00Z", model_variant="mini",
         weights_sha256="0" * 64, code_version="0.1.0", input_analyses=("made up",), comment="",
+        member_health=sick,
     )  # fmt: skip
     spec = ForecastSpec(cycle.init_time, tuple(range(MEMBERS)), tuple(hours), provenance, "none")
     with ForecastWriter(folder / "forecast.zarr", spec) as writer:
