@@ -5,6 +5,7 @@ Nothing in it is special but its inputs: the mirror is a local one, the weights 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ingest.synthetic.mirror import Mirror
 from ingest.synthetic.statics import norm_statistics
 from ingest.synthetic.tree import make_mirror_tree
 from mosaic_core.contract.cycle import Cycle
+from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from mosaic_core.contract.variants import VARIANTS
 
@@ -28,6 +30,7 @@ CYCLE = Cycle.parse("2026-09-01T00Z")
 VARIANT = "mini"
 SEED = 2026
 NOTICE = "Demonstration: made-up atmosphere, random weights. These maps are not weather."
+MARK = "made-by-a-demonstration.txt"
 MONTHS = 12  # one sample a month: the statistics only set the scales
 
 
@@ -39,10 +42,15 @@ class Demo:
     members: int = 8
     steps: int = 8
 
+    @property
+    def data(self) -> Path:
+        """The data root, where the results lie."""
+        return self.folder / "data"
+
     def settings(self, mirror: str) -> Settings:
         """The settings of an operational run, with the demonstration's inputs."""
         return Settings(
-            data_root=self.folder / "data",
+            data_root=self.data,
             variant=VARIANT,
             members=self.members,
             lead_hours=6 * self.steps,
@@ -54,12 +62,40 @@ class Demo:
 
 def run_demo(demo: Demo, report: Reporter, run_cycle: RunCycle = forecast_cycle) -> Outcome:
     """Make the inputs that are not there yet, then run the cycle over them."""
+    _mark(demo.data)
     analyses = demo.folder / "mirror"
     make_analyses(analyses, report)
     with Mirror(analyses) as mirror:
         settings = demo.settings(mirror.url)
         make_weights(settings.weights, report)
         return run_cycle(CYCLE, settings, report)
+
+
+def forget_results(demo: Demo) -> None:
+    """Delete the data folder; InputError where no demonstration made it, or it cannot be done."""
+    if not demo.data.exists():
+        return
+    if not (demo.data / MARK).is_file():
+        raise InputError(
+            "this folder was not made by a demonstration, so nothing in it is deleted",
+            where=str(demo.data),
+            remedy="choose another --output, or delete the folder yourself",
+        )
+    try:
+        shutil.rmtree(demo.data)
+    except OSError as error:
+        raise InputError(
+            f"cannot delete the earlier results: {error.strerror}",
+            where=str(error.filename or demo.data),
+            remedy="delete the folder yourself, or choose another --output",
+        ) from None
+
+
+def _mark(data: Path) -> None:
+    """Show that all in this folder is a demonstration's, unless something was there before."""
+    data.mkdir(parents=True, exist_ok=True)
+    if not any(data.iterdir()):
+        (data / MARK).write_text(f"{NOTICE} `demo --again` deletes this folder.\n")
 
 
 def make_analyses(folder: Path, report: Reporter) -> None:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ingest.sources import NAMED_SOURCES
+from ingest.sources import NAMED_SOURCES, source_named
 from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variants import VARIANTS, Variant
 from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
@@ -156,6 +156,11 @@ class Settings(BaseModel):
                 f"unknown mirrors {', '.join(unknown)}: choose from {', '.join(sorted(known))}, "
                 "or give NAME=ADDRESS"
             )
+        try:
+            for text in mirrors:
+                source_named(text)
+        except InputError as error:
+            raise ValueError(f"{error.what}: {error.remedy}") from None
         return mirrors
 
     @field_validator("alert_webhook", "alert_webhook_file", mode="before")
@@ -259,8 +264,9 @@ def load_settings(config: Path | None = None, **options: Any) -> Settings:
     given = {key: value for key, value in options.items() if value is not None}
     file = _from_toml(path) if path else {}
     merged = {**file, **environment, **given}
-    if isinstance(environment.get("products"), dict):
-        merged["products"] = {**file.get("products", {}), **environment["products"]}
+    table = file.get("products")
+    if isinstance(table, dict) and isinstance(environment.get("products"), dict):
+        merged["products"] = {**table, **environment["products"]}
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -302,12 +308,18 @@ def _json(text: str) -> Any:
 
 def _from_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(
             f"cannot read the configuration: {error.strerror}",
             where=str(path),
             remedy=f"check --config and {CONFIG_VARIABLE}",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"not UTF-8: {error.reason} at byte {error.start}",
+            where=str(path),
+            remedy="save the file as UTF-8",
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(

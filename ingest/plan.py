@@ -74,7 +74,12 @@ def _span(store: StoreSource) -> str:
 
 
 def window(start: Cycle, end: Cycle, step_hours: int = 6) -> Iterator[Cycle]:
-    """The cycles from `start` to `end`, both included; InputError when they are in disorder."""
+    """The cycles from `start` to `end`, both included.
+
+    InputError when they are in disorder and for a spacing that is not a multiple of 6 h.
+    """
+    if step_hours < 6 or step_hours % 6:
+        raise InputError(f"{step_hours} h is not a multiple of 6 h", remedy="--every 6 or 24")
     if end < start:
         raise InputError(
             f"the window ends ({end}) before it starts ({start})", remedy="exchange them"

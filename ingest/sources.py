@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, SourceError
@@ -128,10 +129,15 @@ def source_named(text: str, sources: tuple[Source, ...] = NAMED_SOURCES) -> Sour
     """The source of that name, or NAME=ADDRESS of anything laid out like ECMWF's feed.
 
     `ecmwf-opendata=ADDRESS` reads that address with ECMWF's client. InputError names the sources
-    that exist.
+    that exist, and what is wrong with a NAME=ADDRESS.
     """
-    name, _, address = text.partition("=")
-    if address:
+    name, given, address = text.partition("=")
+    if given:
+        if not (name and _is_web_address(address)):
+            raise InputError(
+                f"the source {name!r} is not NAME=ADDRESS",
+                remedy="give a name, and an address that begins with http:// or https://",
+            )
         return Source(name, address, own_client=name == OPENDATA_CLIENT.name)
     for source in sources:
         if source.name == name:
@@ -140,6 +146,14 @@ def source_named(text: str, sources: tuple[Source, ...] = NAMED_SOURCES) -> Sour
         f"unknown source {name!r}",
         remedy=f"choose one of {', '.join(source.name for source in sources)}",
     )
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def era_of(cycle: Cycle) -> Era:

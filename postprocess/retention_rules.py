@@ -41,12 +41,20 @@ DEFAULT_RULES: Mapping[str, Rule] = {
     "other": Rule(),
 }
 
+KINDS = (
+    *DEFAULT_RULES, "initial_state", "probabilities", "indices", "meteograms", "spectra",
+    "scalar_spectra", "cyclone_probability", "plumes", "tracks", "health", "figures", "atlas",
+    "complete",
+)  # fmt: skip
+"""What a rule may be about: whatever a run publishes, by its name without the ending, and other."""
+
 
 def parse_rules(texts: Iterable[str]) -> dict[str, Rule]:
     """Rules like 'forecast=10d', 'points=40n' or 'ensemble=30d,100n' over the defaults.
 
     The kind is a store's name without its ending; 'other' is any that has no rule of its own. A
-    rule without limits ('forecast=') keeps forever.
+    rule without limits ('forecast=') keeps forever. InputError for a rule that cannot be read and
+    for a kind that no run publishes.
     """
     rules = dict(DEFAULT_RULES)
     for text in texts:
@@ -55,6 +63,11 @@ def parse_rules(texts: Iterable[str]) -> dict[str, Rule]:
             raise InputError(
                 f"cannot read the retention rule {text!r}",
                 remedy="write it like forecast=10d (days), points=40n (cycles) or both: 10d,40n",
+            )
+        if match["kind"] not in KINDS:
+            raise InputError(
+                f"no store is of the kind {match['kind']!r} in the retention rule {text!r}",
+                remedy=f"choose from {', '.join(KINDS)}",
             )
         days, count = match["days"], match["count"]
         rules[match["kind"]] = Rule(int(days) if days else None, int(count) if count else None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +43,13 @@ def demo(output: Path, members: int, steps: int, prefect: bool, again: bool) -> 
 
     No network, no GPU, no account. The maps are not weather.
     """
-    from flows.demo import NOTICE, Demo
+    from flows.demo import NOTICE, Demo, forget_results
 
     console = Console()
     console.print(f"[bold yellow]{NOTICE}[/]\n")
-    if again:
-        shutil.rmtree(output / "data", ignore_errors=True)
     chosen = Demo(output.resolve(), members, steps)
+    if again:
+        forget_results(chosen)
     if prefect:
         _demo_in_prefect(chosen, console)
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ _TO_SI: Mapping[tuple[str, str], Callable[[NDArray[np.float64]], NDArray[np.floa
     ("km h-1", "m s-1"): lambda value: value / 3.6,
     ("g kg-1", "kg kg-1"): lambda value: value / 1000.0,
 }
+
+
+def _twice(given: Sequence[Any]) -> list[Any]:
+    """What occurs more than once."""
+    return sorted({entry for entry in given if given.count(entry) > 1})
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,13 @@ class Event:
                 remedy=_choices(planes, self.variable),
             )
         self.thresholds(plane.variable)
+        wrong = [value for value in self.values if not np.isfinite(value)] + _twice(self.values)
+        if wrong or not self.values:
+            raise InputError(
+                f"thresholds cannot be {', '.join(map(str, wrong)) or 'empty'}",
+                where=f"event {self.name}",
+                remedy="give at least one finite number, each once",
+            )
 
     @property
     def name(self) -> str:
@@ -162,8 +174,9 @@ class ProductRequest:
             ("stations", [station.name for station in self.stations]),
             ("events", [event.name for event in self.events]),
         ):
-            twice = sorted({entry for entry in given if given.count(entry) > 1})
-            _require(name, twice, "each name once, all thresholds of an event in one")
+            _require(name, _twice(given), "each name once, all thresholds of an event in one")
+        for name in ("quantiles", "point_quantities", "spectra_levels", "spectra_scalars"):
+            _require(name, _twice(getattr(self, name)), "each once")
         for name in ("quantiles", "events", "stations", "point_quantities", "spectra_scalars"):
             _require(name, [] if getattr(self, name) else ["empty"], "at least one")
         if self.window_hours < 1:

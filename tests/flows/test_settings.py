@@ -101,6 +101,15 @@ def test_products_are_a_table_of_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         (("longitude = 18.96", "longitude = 18.96\nheight = 3"), "height"),
         (("spectra_levels =", "spectral_levels ="), "spectral_levels"),
         (('side = "above"', 'side = "over"'), "above"),
+        (("values = [40.0]", "values = []"), "wind_speed_850_above: thresholds cannot be empty"),
+        (("values = [40.0]", "values = [40.0, inf]"), "thresholds cannot be inf"),
+        (("values = [40.0]", "values = [40.0, 40.0]"), "thresholds cannot be 40.0.*each once"),
+        (("spectra_levels = [500]", "spectra_levels = [500, 500]"), "spectra_levels cannot be 500"),
+        (
+            ('["temperature_500"]', '["temperature_500", "temperature_500"]'),
+            "cannot be temperature_500",
+        ),
+        (("[products]", "[products]\nquantiles = [0.1, 0.9, 0.9]"), "quantiles cannot be 0.9"),
         (('["temperature_500"]', "[]"), "spectra_scalars cannot be empty.*at least one"),
     ],
 )
@@ -120,15 +129,43 @@ def test_products_in_the_environment_must_be_json(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot read"), ("members = ", "not valid TOML")]
+    ("content", "said"),
+    [(None, "cannot read"), (b"members = ", "not valid TOML"), (b"# Troms\xf8", "not UTF-8")],
 )
-def test_a_bad_file_is_named(tmp_path: Path, content: str | None, said: str) -> None:
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     config = tmp_path / "ops.toml"
     if content is not None:
-        config.write_text(content)
+        config.write_bytes(content)
     with pytest.raises(InputError, match=said) as caught:
         load_settings(config)
     assert str(config) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    config = tmp_path / "ops.toml"
+    config.write_text("members = 5\n", encoding="utf-8-sig")
+    assert load_settings(config).members == 5
+
+
+def test_products_that_are_no_table_are_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "ops.toml"
+    config.write_text("products = 3\n")
+    with pytest.raises(InputError, match="products"):
+        load_settings(config)
+    monkeypatch.setenv("MOSAIC_OPS_PRODUCTS", '{"quantiles": [0.5]}')
+    assert load_settings(config).products.quantiles == (0.5,)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    ["a=nonsense", "a=", "=http://box/feed", "a=ftp://box/feed", "a=http://", "a=http://[x"],
+)
+def test_a_mirror_needs_a_name_and_an_address(mirror: str) -> None:
+    with pytest.raises(InputError, match=r"mirrors: .*is not NAME=ADDRESS.* http"):
+        load_settings(mirrors=("ecmwf", mirror))
+    assert load_settings(mirrors=("a=https://box:8443/feed",)).mirrors
 
 
 def test_rules_of_retention_are_read_and_bad_ones_refused(

@@ -67,6 +67,12 @@ def test_a_window_is_told_in_stretches() -> None:
     assert holes[-1].last == Cycle.parse("2024-03-05T00Z")
 
 
+@pytest.mark.parametrize("hours", [0, -6, 4])
+def test_a_spacing_that_reaches_no_end_is_refused(hours: int) -> None:
+    with pytest.raises(InputError, match="not a multiple of 6 h"):
+        next(window(Cycle.parse("2024-01-01T00Z"), Cycle.parse("2024-01-02T00Z"), hours))
+
+
 def test_a_window_backwards_is_refused() -> None:
     with pytest.raises(InputError, match="before it starts"):
         list(window(Cycle.parse("2024-01-02T00Z"), Cycle.parse("2024-01-01T00Z")))

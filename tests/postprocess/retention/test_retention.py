@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,8 @@ from postprocess.catalog import read_index
 from postprocess.objects.root import MUTABLE, ObjectRoot, UnreachableError, open_root
 from postprocess.publish import publish, published_cycle, read_pointer
 from postprocess.retention import retain, store_time
-from postprocess.retention_rules import DEFAULT_RULES, Rule, parse_rules
+from postprocess.retention_rules import DEFAULT_RULES, KINDS, Rule, parse_rules
+from postprocess.structure import PRODUCTS, checked_in
 from postprocess.verify import verify_store
 
 OLD = Cycle.parse("2020-01-01T00Z")
@@ -297,6 +299,10 @@ def test_several_may_sweep_at_once(tmp_path: Path) -> None:
     assert sum(swept) == 2000
 
 
+def test_every_product_is_of_a_kind_that_rules_know() -> None:
+    assert set(json.loads(checked_in(PRODUCTS))) <= set(KINDS)
+
+
 def test_rules_are_read_and_bad_ones_refused() -> None:
     rules = parse_rules(["forecast=10d", "points=40n", "ensemble=30d,100n"])
     assert rules["forecast"] == Rule(days=10)
@@ -304,6 +310,10 @@ def test_rules_are_read_and_bad_ones_refused() -> None:
     assert rules["ensemble"] == Rule(days=30, count=100)
     assert rules["other"] == DEFAULT_RULES["other"]
     assert parse_rules(["forecast="])["forecast"] == Rule()
+    assert parse_rules(["tracks=5n"])["tracks"] == Rule(count=5)
+    with pytest.raises(InputError, match="no store is of the kind 'forcast'") as caught:
+        parse_rules(["forcast=30d"])
+    assert all(kind in caught.value.remedy for kind in KINDS)
     for bad in ("forecast", "forecast=ten", "forecast=10", "a=b=c", "x=-1d"):
         with pytest.raises(InputError, match="cannot read the retention rule"):
             parse_rules([bad])
