@@ -1,8 +1,10 @@
 // A forecaster's page over published cycles: reads index.json and the atlas of a run, nothing else.
 
+const FORECAST = "forecast.zarr";
 const COLUMNS = 240, ROWS = 121, STEP = 1.5, HOUR = 3.6e6;
 // Published 8 h after its start, a cycle is 14 h old when the next one comes.
 const EXPECTED_AGE_HOURS = 15;
+const REFRESH_MINUTES = 5;
 const SHOWN = {
   temperature: ["°C", (v) => v - 273.15, "cividis"],
   "2m_temperature": ["°C", (v) => v - 273.15, "cividis"],
@@ -18,8 +20,12 @@ const named = (field) =>
   field.variable.replaceAll("_", " ") + (field.level_hpa === null ? "" : ` ${field.level_hpa} hPa`);
 const label = (time) => new Date(time).toISOString().slice(0, 13) + "Z";
 
-const view = { index: null, world: null, entry: null, atlas: null, mean: null, std: null, tracks: [], place: null };
-let playing = null;
+// What is shown, always all of one cycle; `tracks` is null when they could not be read.
+const view = {
+  index: null, trouble: "", world: null, entry: null, atlas: null, mean: null, std: null, tracks: null, place: null,
+};
+const wanted = new URLSearchParams(location.hash.slice(1));
+let playing = null, asked = 0;
 
 async function json(address) {
   const answer = await fetch(address, { cache: "no-cache" });
@@ -52,37 +58,90 @@ function options(select, entries, chosen) {
 }
 
 function tellState() {
-  const newest = view.index.cycles[0];
+  const newest = view.index?.cycles[0];
+  if (!newest) return view.trouble ? say(view.trouble, "bad") : say("nothing is published yet", "warn");
   const age = (Date.now() - Date.parse(newest.init_time)) / HOUR;
   const told = `newest cycle ${newest.cycle}, ${age.toFixed(0)} h old`;
+  if (view.trouble) return say(`${told}: ${view.trouble}`, "bad");
   if (age > EXPECTED_AGE_HOURS) return say(`${told}: late, the next one should be here`, "bad");
   if (newest.health.length) return say(`${told}, ${newest.health.length} members put aside`, "warn");
   return say(`${told}, ${newest.members} healthy members`, "well");
 }
 
-async function chooseCycle(cycle) {
-  view.entry = view.index.cycles.find((entry) => entry.cycle === cycle) ?? view.index.cycles[0];
-  const run = view.entry.href;
-  at("notice").textContent = view.entry.comment;
-  at("notice").hidden = !view.entry.comment;
-  view.atlas = await json(`${run}/atlas/atlas.json`);
-  view.tracks = await json(`${run}/tracks.geojson`).then((found) => found.features, () => []);
-  const fields = view.atlas.fields.filter((field) => field.statistic === "mean");
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("field");
-  options(at("field"), fields.map((field) => [named(field), named(field)]), wanted ?? at("field").value);
-  at("lead").max = view.atlas.lead_hours.length - 1;
-  showFiles(run);
-  await chooseField();
+// Read the catalogue again: what is new, what was removed, how old the newest cycle is.
+async function refresh() {
+  try {
+    view.index = await json("index.json");
+    view.trouble = "";
+  } catch (error) {
+    view.trouble = `the catalogue cannot be read: ${error.message}`;
+    return tellState();
+  }
+  const cycles = view.index.cycles;
+  options(at("cycle"), cycles.map((entry) => [entry.cycle, entry.cycle]), at("cycle").value || wanted.get("cycle"));
+  tellState();
+  const kept = cycles.find((entry) => entry.href === view.entry?.href);
+  if (!kept) return cycles.length ? choose() : undefined;
+  view.entry = kept;
+  showStores();
 }
 
-async function chooseField() {
-  const own = view.atlas.fields.filter((field) => named(field) === at("field").value);
-  const load = async (statistic) => {
-    const field = own.find((each) => each.statistic === statistic);
-    return { ...field, grey: await picture(`${view.entry.href}/atlas/${field.file}`) };
-  };
-  [view.mean, view.std] = await Promise.all([load("mean"), load("std")]);
+// Show the chosen cycle and field once everything of them is here. Until then, and when something
+// cannot be read, what was shown stays; of several choices only the last is shown.
+async function choose() {
+  const mine = ++asked, cycle = at("cycle").value, field = at("field").value || wanted.get("field");
+  let found;
+  try {
+    found = await load(view.index.cycles.find((entry) => entry.cycle === cycle) ?? view.index.cycles[0], field);
+  } catch (error) {
+    if (mine === asked) refuse([field, cycle].filter(Boolean).join(" of "), error);
+    return;
+  }
+  if (mine === asked) show(found);
+}
+
+const means = (atlas) => atlas.fields.filter((field) => field.statistic === "mean");
+
+async function load(entry, wish) {
+  const [world, atlas, tracks] = await Promise.all([
+    view.world ?? json("viewer/world.json"),
+    json(`${entry.href}/atlas/atlas.json`),
+    json(`${entry.href}/tracks.geojson`).then((found) => found.features, () => null),
+  ]);
+  const name = named(means(atlas).find((field) => named(field) === wish) ?? means(atlas)[0]);
+  const [mean, std] = await Promise.all(["mean", "std"].map(async (statistic) => {
+    const field = atlas.fields.find((each) => each.statistic === statistic && named(each) === name);
+    return { ...field, grey: await picture(`${entry.href}/atlas/${field.file}`) };
+  }));
+  return { entry, world, atlas, tracks, mean, std };
+}
+
+function show(found) {
+  const first = !view.entry;
+  Object.assign(view, found);
+  at("notice").textContent = view.entry.comment;
+  at("notice").hidden = !view.entry.comment;
+  at("untracked").hidden = view.tracks !== null;
+  options(at("field"), means(view.atlas).map((field) => [named(field), named(field)]));
+  showChoice();
+  at("lead").max = view.atlas.lead_hours.length - 1;
+  if (first && wanted.get("lead")) at("lead").value = wanted.get("lead");
+  showFigures();
+  showStores();
+  tellState();
   draw();
+}
+
+function showChoice() {
+  at("cycle").value = view.entry.cycle;
+  at("field").value = named(view.mean);
+}
+
+function refuse(what, error) {
+  const told = `cannot show ${what}: ${error.message}`;
+  if (!view.entry) return say(told, "bad");
+  showChoice();
+  say(`${told}; ${named(view.mean)} of ${view.entry.cycle} is still shown`, "bad");
 }
 
 // Value in the shown unit at a row from the north and a column from Greenwich; null when missing.
@@ -101,6 +160,7 @@ const palette = (field) => view.world.colours[field.statistic === "std" ? "magma
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
 function draw() {
+  if (!view.mean) return;
   const field = view[at("statistic").value], lead = Number(at("lead").value);
   drawMap(field, lead);
   drawBar(field);
@@ -139,7 +199,7 @@ function pairs(line) {
 }
 
 function trackLines() {
-  const shapes = view.tracks.map((feature) => feature.geometry);
+  const shapes = (view.tracks ?? []).map((feature) => feature.geometry);
   return shapes.flatMap((shape) =>
     shape.type === "LineString" ? [shape.coordinates] : shape.type === "MultiLineString" ? shape.coordinates : []);
 }
@@ -237,7 +297,7 @@ function drawSeries() {
 
 const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
-function showFiles(run) {
+function showFigures() {
   at("figures").replaceChildren(...view.entry.plots.map((href) => {
     const link = document.createElement("a"), image = new Image();
     link.href = image.src = href;
@@ -246,8 +306,16 @@ function showFiles(run) {
     link.append(image);
     return link;
   }));
-  at("open").textContent = `xarray.open_zarr("${new URL(`${run}/forecast.zarr`, location.href)}", chunks=None)`;
-  at("stores").replaceChildren(...view.entry.stores.filter((store) => store.available).map((store) => {
+}
+
+function showStores() {
+  const kept = view.entry.stores.filter((store) => store.available);
+  const whole = kept.some((store) => store.name === FORECAST);
+  at("whole").hidden = !whole;
+  at("gone").hidden = whole;
+  at("open").textContent = whole
+    ? `xarray.open_zarr("${new URL(`${view.entry.href}/${FORECAST}`, location.href)}", chunks=None)` : "";
+  at("stores").replaceChildren(...kept.map((store) => {
     const row = document.createElement("li");
     row.textContent = `${store.name}, ${size(store.bytes)}`;
     return row;
@@ -267,11 +335,10 @@ function play() {
 }
 
 const guarded = (work) => (...given) =>
-  Promise.resolve(work(...given)).catch((error) => say(`cannot show this: ${error.message}`, "bad"));
+  Promise.resolve().then(() => work(...given)).catch((error) => say(`cannot show this: ${error.message}`, "bad"));
 
 function listen() {
-  at("cycle").onchange = guarded(() => chooseCycle(at("cycle").value));
-  at("field").onchange = guarded(chooseField);
+  at("cycle").onchange = at("field").onchange = guarded(choose);
   for (const id of ["statistic", "tracks"]) at(id).onchange = draw;
   at("lead").oninput = draw;
   at("play").onclick = play;
@@ -286,18 +353,12 @@ function listen() {
   };
 }
 
-async function start() {
-  view.index = await json("index.json");
-  if (!view.index.cycles.length) return say("nothing is published yet", "warn");
-  view.world = await json("viewer/world.json");
-  const wanted = new URLSearchParams(location.hash.slice(1));
-  options(at("cycle"), view.index.cycles.map((entry) => [entry.cycle, entry.cycle]), wanted.get("cycle"));
+function start() {
   if (wanted.get("statistic")) at("statistic").value = wanted.get("statistic");
-  tellState();
-  await chooseCycle(wanted.get("cycle"));
-  if (wanted.get("lead")) at("lead").value = wanted.get("lead");
-  draw();
   listen();
+  setInterval(guarded(refresh), REFRESH_MINUTES * 60_000);
+  document.addEventListener("visibilitychange", guarded(() => document.hidden || refresh()));
+  return refresh();
 }
 
 guarded(start)();
