@@ -5,6 +5,7 @@ What the store does not give is told apart from what is damaged: an outage is no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,12 +95,13 @@ class _Found:
 
 
 def _runs_at(address: str) -> _Found:
-    root = open_root(address)
-    if root.folders("cycles"):
-        return _whole_root(root)
     above, _, store = address.rpartition("/")
-    if _has(root, MANIFEST):
-        return _one_run(address)
+    if not os.path.isfile(address.removeprefix("file://")):
+        root = open_root(address)
+        if root.folders("cycles"):
+            return _whole_root(root)
+        if _has(root, MANIFEST):
+            return _one_run(address)
     if above and _has(open_root(above), MANIFEST):
         found = _one_run(above)
         return _Found(found.root, found.runs, found.faults, store)

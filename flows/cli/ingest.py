@@ -223,6 +223,10 @@ def gate(
 
     Exits with 4 when the gate refuses.
     """
+    if figure is not None:
+        from ingest.gate.plot import figure_form
+
+        figure_form(figure)
     settings = _settings(config, data_root, weights)
     verdict = _judged(target, settings)
     _print_verdict(verdict, everything=everything)

@@ -43,11 +43,13 @@ def utc_now() -> dt.datetime:
     type=click.IntRange(1, 4 * 366),
     help="Number of cycles, newest first.",
 )
-@click.option("--json", "as_data", is_flag=True, help="The whole table as JSON.")
+@click.option(
+    "--json", "as_data", is_flag=True, help="The whole table, or the receipts of CYCLE, as JSON."
+)
 def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -> None:
     """What became of each cycle, stage by stage; of one CYCLE, when each stage was done."""
     if cycle is not None:
-        _one_cycle(Cycle.parse(cycle), load_settings(config))
+        _one_cycle(Cycle.parse(cycle), load_settings(config), as_data=as_data)
         return
     from flows.watch.alerts import undelivered
     from flows.watch.status import WINDOW_CYCLES, as_json, freshness, rows
@@ -65,12 +67,27 @@ def status(config: Path | None, cycle: str | None, cycles: int, as_data: bool) -
         click.echo(f"{len(silent)} alerts were not delivered: mosaic-ops alerts list")
 
 
-def _one_cycle(cycle: Cycle, settings: Settings) -> None:
+def _one_cycle(cycle: Cycle, settings: Settings, *, as_data: bool) -> None:
     from flows.receipts import receipts_of
     from flows.watch.waterfall import waterfall_lines
 
-    for line in waterfall_lines(cycle, receipts_of(cycle, settings.receipts)):
+    receipts = receipts_of(cycle, settings.receipts)
+    if as_data:
+        click.echo(json.dumps([receipt.model_dump(mode="json") for receipt in receipts], indent=1))
+        return
+    for line in waterfall_lines(cycle, receipts):
         click.echo(line)
+    if not receipts:
+        click.echo(_where_published(cycle, settings.published))
+
+
+def _where_published(cycle: Cycle, root: str) -> str:
+    from postprocess.publish import published_cycle
+
+    found = published_cycle(root, cycle)
+    if found is None:
+        return f"It is not published at {root}."
+    return f"It is published at {root}, since {found.created_at:%Y-%m-%dT%H:%MZ}."
 
 
 @config_option

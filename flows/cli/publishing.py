@@ -33,10 +33,10 @@ def catalog(root: str | None, config: Path | None, rebuild: bool, as_json: bool)
     ROOT is a folder, s3:// or gs://, by default that of the settings.
     """
     from postprocess.catalog import read_index, update_catalog
-    from postprocess.objects.root import open_root
+    from postprocess.objects.root import open_existing, open_root
     from postprocess.repair import repair_pointers
 
-    target = open_root(_root(root, config))
+    target = (open_existing if rebuild else open_root)(_root(root, config))
     if rebuild:
         repair_pointers(target)
     index = update_catalog(target, rebuild=True) if rebuild else read_index(target)
@@ -120,11 +120,13 @@ def retain(
     """
     from flows.settings import load_settings
     from flows.watch.retention import free_space, prune
+    from postprocess.objects.root import open_existing
     from postprocess.retention_rules import parse_rules
 
     settings, grace = load_settings(config), timedelta(hours=grace_hours)
     rules = parse_rules([*settings.keep_published, *keep])
     if root is not None:
+        open_existing(root)
         freed = prune(root, rules=rules, grace=grace, dry_run=dry_run)
     else:
         now = datetime.now(UTC)

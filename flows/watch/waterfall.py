@@ -15,7 +15,12 @@ HEAD = ("once done", "state", "done at", "took", "tries", "on", "time axis")
 
 
 def waterfall_markdown(cycle: Cycle, receipts: Sequence[Receipt]) -> str:
-    """When the cycle was visible, a line and a bar for each stage, and the reasons of failures."""
+    """When the cycle was visible, a line and a bar for each stage, and the reasons of failures.
+
+    Without receipts only that there are none.
+    """
+    if not receipts:
+        return _visible(cycle, receipts)
     table = [list(HEAD), *_body(cycle, receipts)]
     drawn = [[*cells[:-1], f"`{cells[-1]}`"] for cells in table[1:]]
     lines = [f"| {' | '.join(cells)} |" for cells in (table[0], *drawn)]
@@ -26,12 +31,16 @@ def waterfall_markdown(cycle: Cycle, receipts: Sequence[Receipt]) -> str:
 
 def waterfall_lines(cycle: Cycle, receipts: Sequence[Receipt]) -> list[str]:
     """The same for a terminal, in columns."""
+    if not receipts:
+        return [_visible(cycle, receipts)]
     table = [list(HEAD), *_body(cycle, receipts)]
     reasons = [f"{receipt.stage}: {receipt.reason}" for receipt in receipts if receipt.reason]
     return [_visible(cycle, receipts), "", *in_columns(table), *reasons]
 
 
 def _visible(cycle: Cycle, receipts: Sequence[Receipt]) -> str:
+    if not receipts:
+        return f"Nothing is recorded of {cycle} here."
     published = [r.finished for r in receipts if r.stage == "publish" and r.status == "done"]
     if not published or published[0] is None:
         return f"{cycle} is not visible yet."
@@ -39,8 +48,6 @@ def _visible(cycle: Cycle, receipts: Sequence[Receipt]) -> str:
 
 
 def _body(cycle: Cycle, receipts: Sequence[Receipt]) -> list[list[str]]:
-    if not receipts:
-        return []
     first = min(receipt.started for receipt in receipts)
     last = max(receipt.finished or receipt.started for receipt in receipts)
     whole = max((last - first).total_seconds(), 1e-9)

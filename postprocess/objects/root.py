@@ -5,6 +5,7 @@ Keys are relative, with slashes. Objects appear whole or not at all on every cli
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,7 +100,8 @@ def open_root(address: str | Path) -> ObjectRoot:
     """The root at a path, file://, s3://bucket/prefix or gs://bucket/prefix.
 
     Credentials and endpoints come from the client's usual environment (AWS_*, Google application
-    default credentials, STORAGE_EMULATOR_HOST). InputError for another scheme or a missing client.
+    default credentials, STORAGE_EMULATOR_HOST). InputError for another scheme, a missing client and
+    a path that is or leads through a file. A folder need not exist yet.
     """
     scheme, separator, rest = str(address).partition("://")
     if not separator:
@@ -119,10 +121,24 @@ def open_root(address: str | Path) -> ObjectRoot:
     return openers[scheme](rest)
 
 
+def open_existing(address: str | Path) -> ObjectRoot:
+    """The same of where something is published already: InputError for a folder not there."""
+    root = open_root(address)
+    if "://" not in root.address and not os.path.isdir(root.address):
+        raise InputError("there is no such folder", where=root.address, remedy="check the address")
+    return root
+
+
 def _local(path: str) -> ObjectRoot:
     from postprocess.objects.local import LocalRoot
 
-    return LocalRoot(Path(path))
+    folder = Path(path).absolute()
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))
+    if not os.path.isdir(there):
+        raise InputError(
+            "this is a file, not a folder", where=str(there), remedy="give the published folder"
+        )
+    return LocalRoot(folder)
 
 
 def _s3(rest: str) -> ObjectRoot:

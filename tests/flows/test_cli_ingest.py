@@ -39,6 +39,14 @@ def test_the_fields_of_a_file_are_judged(tmp_path: Path) -> None:
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", ["verdict.txt", "verdict"])
+def test_a_figure_that_cannot_be_drawn_is_refused_before_the_judgement(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match="figures are PNG or SVG"):
+        run(gate, "absent.grib2", "--data-root", str(tmp_path), "--plot", str(tmp_path / name))
+
+
 def test_a_refusal_is_an_error_of_its_own(tmp_path: Path) -> None:
     cycle = Cycle.parse("2026-11-23T00Z")
     flat = channels_to_dataset(np.zeros((1, 82, 121, 240), np.float32), {"time": [cycle.init_time]})

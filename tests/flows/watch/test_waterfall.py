@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from flows.cli.operations import status
 from flows.receipts import receipts_of
 from flows.watch.waterfall import BAR_CHARACTERS, bar, waterfall_lines, waterfall_markdown
 from tests.flows.records import NEWEST, history, receipt, settings
@@ -42,4 +45,23 @@ def test_a_published_cycle_says_when_it_was_visible(tmp_path: Path) -> None:
     assert lines[0] == "2026-11-23T00Z was visible at T+7 h 12 min."
     assert lines[2].split()[:2] == ["once", "done"]
     assert [line.split()[0] for line in lines[3:5]] == ["available", "fetched"]
-    assert waterfall_lines(NEWEST.shift(-6), ())[0].endswith("not visible yet.")
+
+
+def test_of_a_cycle_that_nobody_ran_nothing_is_claimed() -> None:
+    told = "Nothing is recorded of 2026-11-23T00Z here."
+    assert waterfall_lines(NEWEST, ()) == [told]
+    assert waterfall_markdown(NEWEST, ()) == told
+
+
+def test_the_status_of_one_cycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(tmp_path)
+    monkeypatch.setenv("MOSAIC_OPS_DATA_ROOT", str(config.data_root))
+    history(NEWEST, config.receipts, 7.2)
+    run, cycle = CliRunner(), NEWEST.label
+    found = json.loads(run.invoke(status, [cycle, "--json"], catch_exceptions=False).output)
+    assert [each["stage"] for each in found] == [
+        each.stage for each in receipts_of(NEWEST, config.receipts)
+    ]
+    said = run.invoke(status, [NEWEST.shift(-6).label], catch_exceptions=False).output.splitlines()
+    assert said[0] == "Nothing is recorded of 2026-11-22T18Z here."
+    assert said[1].startswith("It is not published at")

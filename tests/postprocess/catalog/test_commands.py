@@ -60,6 +60,21 @@ def test_catalog_of_nothing_says_so(tmp_path: Path) -> None:
     assert "nothing is published" in run(publishing.catalog, tmp_path).output
 
 
+def test_a_file_is_no_published_root(root: Path) -> None:
+    page = root / f"cycles/{OLD.id}/run-1/forecast.zarr/zarr.json"
+    for place in (page, page / "below"):
+        with pytest.raises(InputError, match="this is a file"):
+            run(publishing.catalog, place)
+
+
+@pytest.mark.parametrize(("command", "option"), [("catalog", "--rebuild"), ("retain", "--dry-run")])
+def test_what_is_not_there_is_not_made(tmp_path: Path, command: str, option: str) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(InputError, match="no such folder"):
+        run(getattr(publishing, command), nowhere, option)
+    assert not nowhere.exists()
+
+
 def test_catalog_rebuild_repairs_pointer_and_index(root: Path) -> None:
     good = (root / "index.json").read_bytes()
     (root / "index.json").write_text("{}")
@@ -67,6 +82,12 @@ def test_catalog_rebuild_repairs_pointer_and_index(root: Path) -> None:
     run(publishing.catalog, root, "--rebuild")
     assert (root / "index.json").read_bytes() == good
     assert "all as published" in run(publishing.verify_store, root).output
+
+
+def test_verify_store_takes_one_file_of_a_run(root: Path) -> None:
+    tracks = root / f"cycles/{OLD.id}/run-1/cyclones.geojson"
+    for place in (tracks, f"file://{tracks}"):
+        assert run(publishing.verify_store, place).output.startswith("1 objects")
 
 
 def test_verify_store_names_what_is_wrong(root: Path) -> None:
