@@ -28,6 +28,7 @@ from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.forecast_spec import ForecastSpec
 from postprocess.points import write_points
 from postprocess.product_store import write_product
+from postprocess.products.health import least_healthy
 from postprocess.products.suite import ProductOptions, ProductSuite
 from postprocess.rounding import mantissa_bits
 from postprocess.store import ForecastWriter
@@ -194,7 +195,7 @@ def product_options(run: EnsembleRun) -> ProductOptions:
         known_storms=storms_in(run.state.attrs),
         rounding=settings.rounding,
         enforce_health=run.forecaster.provenance.trained is not False,
-        least_members=settings.minimum_members or max(2, settings.members // 2),
+        least_members=least_healthy(settings.members, settings.minimum_members),
     )
 
 

@@ -164,8 +164,10 @@ def products(
     from postprocess.products.suite import PRODUCTS
 
     names = PRODUCTS if only is None else tuple(part.strip() for part in only.split(","))
-    asked = load_settings(config).products
-    options = RemakeOptions(names, statics, track_file, not keep_sick, asked)
+    settings = load_settings(config)
+    options = RemakeOptions(
+        names, statics, track_file, not keep_sick, settings.products, settings.minimum_members
+    )
     if len(stores) == 1 and scheduler is None:
         paths = remake_products(
             stores[0],

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.locks import is_worked_on
+from flows.locks import CycleIsBusyError, cycle_lock, is_worked_on
 from flows.settings import Settings
 from flows.timetable import age_hours
 from mosaic_core.contract.cycle import Cycle
@@ -26,11 +26,12 @@ _MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Removal:
-    """A folder to delete, its size, and why."""
+    """A folder to delete, its size, why, and the hours since its newest file that allow it."""
 
     path: Path
     bytes: int
     reason: str
+    hours: float
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,9 @@ def free_space(
     """Delete what the settings and the `rules` (by default theirs) for published stores no longer
     keep.
 
-    Folders of a cycle in work are left alone.
+    Folders of a cycle in work are left alone, also of one that began since they were looked at.
     """
-    removals = tuple(_due(settings, now))
-    for removal in removals:
-        if not dry_run:
-            shutil.rmtree(removal.path, ignore_errors=True)
+    removals = tuple(due for due in _due(settings, now) if dry_run or _removed(due, settings, now))
     rules = parse_rules(settings.keep_published) if rules is None else rules
     return Freed(removals, _published(settings.published, rules, grace, dry_run), dry_run)
 
@@ -114,19 +112,40 @@ def _due(settings: Settings, now: dt.datetime) -> Iterator[Removal]:
 def _older(
     folder: Path, hours: float, reason: str, settings: Settings, now: dt.datetime
 ) -> Iterator[Removal]:
-    """The cycle folders below `folder` whose newest file is older than `hours`.
-
-    Age is that of the files, not of the cycle: a backfill works on cycles long past.
-    """
+    """The cycle folders below `folder` that are past `hours`, of cycles that nobody works on."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         cycle = _cycle(path.name)
         if cycle is None or is_worked_on(cycle, settings.locks):
             continue
-        files = [each for each in path.rglob("*") if each.is_file()]
-        newest = max((each.stat().st_mtime for each in (*files, path)), default=0.0)
-        idle = (now.timestamp() - newest) / 3600
-        if idle > hours and age_hours(cycle, now) > hours:
-            yield Removal(path, sum(each.stat().st_size for each in files), reason)
+        if _is_past(path, cycle, hours, now):
+            yield Removal(path, sum(each.stat().st_size for each in _files(path)), reason, hours)
+
+
+def _is_past(path: Path, cycle: Cycle, hours: float, now: dt.datetime) -> bool:
+    """Whether the newest file of the cycle's folder is older than `hours`.
+
+    Age is that of the files, not of the cycle: a backfill works on cycles long past.
+    """
+    newest = max((each.stat().st_mtime for each in (*_files(path), path)), default=0.0)
+    idle = (now.timestamp() - newest) / 3600
+    return idle > hours and age_hours(cycle, now) > hours
+
+
+def _files(folder: Path) -> list[Path]:
+    return [each for each in folder.rglob("*") if each.is_file()]
+
+
+def _removed(due: Removal, settings: Settings, now: dt.datetime) -> bool:
+    """Delete it with the cycle's lock in hand; False when a run has come in between."""
+    cycle = _cycle(due.path.name)
+    assert cycle is not None, "only folders named after a cycle are due"
+    try:
+        with cycle_lock(cycle, settings.locks):
+            if past := _is_past(due.path, cycle, due.hours, now):
+                shutil.rmtree(due.path, ignore_errors=True)
+            return past
+    except CycleIsBusyError:
+        return False
 
 
 def _cycle(name: str) -> Cycle | None:

@@ -86,6 +86,11 @@ class _Faults:
             )
 
 
+def least_healthy(members: int, asked: int | None) -> int:
+    """How many of `members` must stay healthy: as asked, by default half of them."""
+    return asked or max(2, members // 2)
+
+
 class MemberHealth:
     """Screens every step: `screen` gives the step of the members that are still healthy.
 

@@ -16,6 +16,7 @@ from mosaic_core.contract.errors import InputError
 from mosaic_core.contract.variables import STATIC_VARIABLES
 from postprocess.products.cyclones.ecmwf_bufr import known_storms
 from postprocess.products.grids import open_any
+from postprocess.products.health import least_healthy
 from postprocess.products.requests import DEFAULT_REQUEST, ProductRequest
 from postprocess.products.stored import quarantined_in, stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
@@ -25,13 +26,17 @@ _CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class RemakeOptions:
-    """The products, what is asked of them, the statics with the land mask, ECMWF's tracks."""
+    """The products, what is asked of them, the statics with the land mask, ECMWF's tracks.
+
+    `minimum_members` must stay healthy, by default half of them.
+    """
 
     only: tuple[str, ...] = PRODUCTS
     statics: Path | None = None
     track_file: Path | None = None
     enforce_health: bool = True
     request: ProductRequest = DEFAULT_REQUEST
+    minimum_members: int | None = None
 
 
 def remake_products(
@@ -55,7 +60,9 @@ def remake_products(
         request=wanted.request,
         land=None if wanted.statics is None else land_share(wanted.statics),
         known_storms=tuple(known),
+        rounding=about.attributes.get("rounding", "none"),
         enforce_health=wanted.enforce_health,
+        least_members=least_healthy(about.members, wanted.minimum_members),
     )
     folder.mkdir(parents=True, exist_ok=True)
     with ProductSuite(folder, suite_options) as suite:
@@ -138,6 +145,7 @@ class _About:
     """What must be known of a store before its steps are read."""
 
     cycle: Cycle
+    members: int
     steps: int
     attributes: Mapping[str, Any]
 
@@ -148,4 +156,5 @@ def _about(store: Path) -> _About:
             raise InputError("not a forecast", where=str(store), remedy="give a forecast.zarr")
         first = dataset.init_time.values.reshape(-1)[0].astype("datetime64[ns]")
         cycle = Cycle.from_datetime64(first)
-        return _About(cycle, dataset.sizes["lead_time"], dict(dataset.attrs))
+        sizes = dataset.sizes
+        return _About(cycle, sizes["number"], sizes["lead_time"], dict(dataset.attrs))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_any_damage_to_the_directory_of_the_file_passes_it_over(
     ],
 )
 def test_other_states_than_were_kept_are_passed_over(
-    tmp_path: Path, states: dict[str, np.ndarray]
+    tmp_path: Path, states: dict[str, Any]
 ) -> None:
     """One too few, of another shape, of another type."""
     folder = RestartFolder(tmp_path, every=1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flows.ensemble import EnsembleRun
-from flows.locks import cycle_lock
+from flows.locks import cycle_lock, is_worked_on
 from flows.settings import Settings
+from flows.watch import retention
 from flows.watch.alerts import records
 from flows.watch.canary import (
     Verdict,
@@ -22,7 +25,7 @@ from flows.watch.canary import (
     tell,
     wave_state,
 )
-from flows.watch.retention import free_space
+from flows.watch.retention import Removal, free_space
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import ModelError
 from mosaic_core.contract.files import sha256_file
@@ -172,3 +175,50 @@ def test_retention_deletes_what_is_old_and_idle_and_says_so(tmp_path: Path) -> N
     assert not kept[2].exists(), "a staged run that nobody finishes"
     assert all(path.exists() for path in (kept[0], kept[1], kept[3]))
     assert {each.path for each in freed.removals} == {gone, stood_in, kept[2]}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_that_begins_while_retention_is_at_work_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Between the look and the deletion: it still works on the cycle, or it came and went."""
+    config, old = settings(tmp_path), NEWEST.shift(-240)
+    fetched = aged(config.downloads / old.id, 200)
+    staged = aged(config.staging / old.id, 200)
+    held, remove = ExitStack(), shutil.rmtree
+
+    def removing(path: Path, **options: bool) -> None:
+        remove(path, **options)
+        if path == fetched:
+            (staged / "new").write_bytes(b"fresh")
+            os.utime(staged / "new", (NOW.timestamp(), NOW.timestamp()))
+
+    def due(*arguments: object) -> list[Removal]:
+        found = list(look(*arguments))  # type: ignore[arg-type]
+        if not ended:
+            held.enter_context(cycle_lock(old, config.locks))
+        return found
+
+    look = retention._due
+    monkeypatch.setattr(retention, "_due", due)
+    monkeypatch.setattr(retention.shutil, "rmtree", removing)
+    with held:
+        freed = free_space(config, NOW)
+    assert staged.exists()
+    assert [each.path for each in freed.removals] == ([fetched] if ended else [])
+    assert fetched.exists() is not ended
+
+
+def test_retention_holds_the_lock_of_a_cycle_while_it_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, old = settings(tmp_path), NEWEST.shift(-240)
+    aged(config.staging / old.id, 200)
+    locked: list[bool] = []
+    monkeypatch.setattr(
+        retention.shutil,
+        "rmtree",
+        lambda *_, **__: locked.append(is_worked_on(old, config.locks)),
+    )
+    free_space(config, NOW)
+    assert locked == [True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import xarray as xr
 
 from ingest.synthetic.atmosphere import Atmosphere
 from mosaic_core.contract.artifacts import ForecastStep
-from mosaic_core.contract.errors import InputError, StoreError
+from mosaic_core.contract.errors import InputError, ModelError, StoreError
 from mosaic_core.contract.schema import channels_to_dataset
 from mosaic_core.contract.variables import CHANNEL_NAMES
 from postprocess.products.cyclones.formats import read_tracks
+from postprocess.products.health import least_healthy
 from postprocess.products.remake import RemakeOptions, remake_products
 from postprocess.products.stored import stored_steps
 from postprocess.products.suite import PRODUCTS, ProductOptions, ProductSuite
+from postprocess.rounding import bit_round, mantissa_bits
 
 INIT = np.datetime64("2026-08-20T00", "ns")
 LEADS = 5
@@ -101,6 +104,42 @@ def test_stored_forecast_gives_the_same_bits(made, store, tmp_path):
     assert_same(made, tmp_path / "again")
 
 
+def test_the_products_of_a_rounded_store_are_made_again_to_the_bit(
+    forecast: list[ForecastStep], tmp_path: Path
+) -> None:
+    """As of a run: its rounding is an attribute of the store."""
+    rounded = [replace(step, fields=step.fields.copy()) for step in forecast[:2]]
+    for step in rounded:
+        for index, bits in enumerate(mantissa_bits("default") or ()):
+            for values in step.fields[:, index]:
+                bit_round(values, bits)
+    store = write(rounded, tmp_path / "forecast.zarr", rounding="default")
+    live, again = tmp_path / "live", tmp_path / "again"
+    options = ProductOptions(only=("ensemble",), rounding="default")
+    with ProductSuite(live, options) as suite:
+        for step in rounded:
+            suite.update(step)
+        suite.finish({"member_health": [], "rounding": "default"})
+    remake_products(store, again, RemakeOptions(only=("ensemble",)))
+    assert_same(live, again)
+
+
+@pytest.mark.parametrize(("asked", "fails"), [(None, False), (3, True)])
+def test_as_many_must_be_healthy_as_the_run_asked(
+    forecast: list[ForecastStep], tmp_path: Path, asked: int | None, fails: bool
+) -> None:
+    store = write(blown_up(forecast, 1), tmp_path / "f.zarr", "member 1: non-finite at +12 h")
+    options = RemakeOptions(only=("meteograms",), minimum_members=asked)
+    expected = pytest.raises(ModelError, match="healthy") if fails else nullcontext()
+    with expected:
+        remake_products(store, tmp_path / "again", options)
+
+
+def test_half_of_the_members_must_be_healthy_unless_told() -> None:
+    assert [least_healthy(members, None) for members in (2, 3, 8, 50)] == [2, 2, 4, 25]
+    assert least_healthy(50, 40) == 40
+
+
 def test_a_choice_of_products(forecast, tmp_path):
     paths = make(forecast[:2], tmp_path / "some", only=("spectra", "cyclones"))
     names = {path.name for path in paths}
@@ -156,7 +195,7 @@ def blown_up(forecast: list[ForecastStep], number: int) -> list[ForecastStep]:
     return steps
 
 
-def write(steps: list[ForecastStep], path: Path, *member_health: str) -> Path:
+def write(steps: list[ForecastStep], path: Path, *member_health: str, **attributes: str) -> Path:
     array = np.stack([step.fields for step in steps], axis=1)[None]
     leading = {
         "init_time": np.array([INIT]),
@@ -164,7 +203,7 @@ def write(steps: list[ForecastStep], path: Path, *member_health: str) -> Path:
         "lead_time": np.array([step.lead_time for step in steps]),
     }
     dataset = channels_to_dataset(np.ascontiguousarray(array), leading)
-    dataset.attrs["member_health"] = list(member_health)
+    dataset.attrs.update(attributes, member_health=list(member_health))
     dataset.to_zarr(path, consolidated=False)
     return path
 
