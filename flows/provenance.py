@@ -122,6 +122,7 @@ def provenance(
         weights_sha256=forecaster.weights_sha256,
         code_version=code_version(),
         precision=forecaster.precision,
+        device=forecaster.device_name,
         batch_size=forecaster.batch_size,
         input_analyses=input_analyses(state),
         comment=settings.notice or "",

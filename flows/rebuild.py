@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.progress import Reporter
+from flows.provenance import code_version
 from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
-from mosaic_core.contract.errors import InputError, ModelError
+from mosaic_core.contract.errors import InputError, ModelError, StoreError
 from postprocess.objects.root import open_root
+from postprocess.provenance import Provenance
 from postprocess.recipe import Recipe, read_recipe, rebuild
 from postprocess.rounding import mantissa_bits
+
+if TYPE_CHECKING:
+    from mosaic_core.forecaster import Forecaster
 
 
 def rebuild_members(
@@ -25,7 +33,8 @@ def rebuild_members(
 ) -> str:
     """Write the members to the store `output`; one sentence on whether the bits are the same.
 
-    ModelError when the weights are not those of the published run.
+    ModelError when the weights are not those of the published run. StoreError when bits differ:
+    the store is there then, and the error says on what the published ones were computed.
     """
     from mosaic_core.model.placement import refuse_days_on_a_cpu
 
@@ -33,20 +42,44 @@ def rebuild_members(
     numbers = parse_members(members, recipe.numbers)
     recipe.spec(numbers)
     refuse_days_on_a_cpu(weights, recipe.provenance.model_variant, device)
+    forecaster = _forecaster(recipe, numbers, weights, device)
+    made = _made_now(recipe, forecaster)
     some = f"{len(numbers)} of {len(recipe.numbers)} members"
     with report.stage(f"{some} of {cycle}, {recipe.steps} steps") as advance:
 
         def stream() -> Iterator[ForecastStep]:
-            for step in _stream(recipe, numbers, weights, device):
+            for step in _stream(recipe, numbers, forecaster):
                 yield step
                 advance(step.step, recipe.steps, "")
 
-        differing = rebuild(recipe, numbers, stream, output)
-    if not differing:
-        return f"{output}: {some}, every bit as published"
-    return (
-        f"{output}: {some}; {len(differing)} shards differ from those published, "
-        f"first {differing[0]} (another kind of device, or other versions of its libraries)"
+        differing = rebuild(recipe, numbers, stream, output, made)
+    if differing:
+        raise _difference(recipe, made, f"{some}; {len(differing)} shards differ from those "
+                          f"published, first {differing[0]}", output)  # fmt: skip
+    return f"{output}: {some}, every bit as published"
+
+
+def _made_now(recipe: Recipe, forecaster: Forecaster) -> Provenance:
+    """The provenance of the rebuilt members: of the run that was, and what computes them now."""
+    return replace(
+        recipe.provenance,
+        created=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        code_version=code_version(),
+        precision=forecaster.precision,
+        device=forecaster.device_name,
+        batch_size=forecaster.batch_size,
+    )
+
+
+def _difference(recipe: Recipe, made: Provenance, what: str, output: Path) -> StoreError:
+    """How the published and the rebuilt members were made, side by side."""
+    then = recipe.provenance
+    return StoreError(
+        f"{what} (computed on {made.device} with {made.code_version}, {made.precision}; published "
+        f"from {then.device} with {then.code_version}, {then.precision})",
+        where=str(output),
+        remedy="remove it and run the command again on the device, and with the versions of the "
+        "code and its libraries, of the published run",
     )
 
 
@@ -63,9 +96,8 @@ def parse_members(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def _stream(
-    recipe: Recipe, numbers: tuple[int, ...], weights: Path, device: str
-) -> Iterator[ForecastStep]:
+def _forecaster(recipe: Recipe, numbers: tuple[int, ...], weights: Path, device: str) -> Forecaster:
+    """The model, loaded as the recipe says; ModelError when its weights are others."""
     from mosaic_core.forecaster import Forecaster
 
     made = recipe.provenance
@@ -84,6 +116,12 @@ def _stream(
             where=str(weights),
             remedy="mosaic-ops weights fetch at the revision of that time",
         )
+    return forecaster
+
+
+def _stream(
+    recipe: Recipe, numbers: tuple[int, ...], forecaster: Forecaster
+) -> Iterator[ForecastStep]:
     return forecaster.forecast(
         recipe.initial_state,
         numbers=numbers,

@@ -43,7 +43,9 @@ class ForecastSpec:
         """SHA-256 of all that decides the bits of the data: a half-written store with another
         key is not continued."""
         made = asdict(self.provenance)
-        decisive = ("model_variant", "weights_sha256", "code_version", "precision", "batch_size")
+        decisive = (
+            "model_variant", "weights_sha256", "code_version", "precision", "batch_size", "device",
+        )  # fmt: skip
         facts = {
             "init_time": str(self.init_time.astype("datetime64[h]")),
             "numbers": list(self.numbers),

@@ -46,6 +46,7 @@ RUN_ATTRIBUTES = (
     "weights_sha256",
     "code_version",
     "precision",
+    "device",
     "batch_size",
     "members",
     "lead_hours",
@@ -58,6 +59,8 @@ RUN_ATTRIBUTES = (
     "content_key",
 )
 
+UNKNOWN_DEVICE = "unknown"  # of forecasts that were made before it was recorded
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -66,7 +69,8 @@ class Provenance:
     `input_analyses` has one line per analysis: its time, source and gate verdict.
     `member_health` has one line per unhealthy member; empty when all are healthy.
     `comment` is for the reader's eyes, such as that the weights are random. `batch_size` is how
-    many members the network computed at once, where another number gives other last bits.
+    many members the network computed at once, where another number gives other last bits;
+    `device` is the kind of device that computed them, which decides them too.
     """
 
     run_id: str
@@ -79,6 +83,7 @@ class Provenance:
     member_health: tuple[str, ...] = ()
     comment: str = ""
     batch_size: int = 1
+    device: str = UNKNOWN_DEVICE
 
     def attributes(self) -> dict[str, Any]:
         """As attributes of a store."""
@@ -91,6 +96,7 @@ class Provenance:
             "weights_sha256": self.weights_sha256,
             "code_version": self.code_version,
             "precision": self.precision,
+            "device": self.device,
             "batch_size": self.batch_size,
             "input_analyses": list(self.input_analyses),
             "member_health": list(self.member_health),

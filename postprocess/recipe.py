@@ -25,7 +25,7 @@ from postprocess.forecast_spec import ForecastSpec
 from postprocess.manifest import Manifest, digest
 from postprocess.objects.root import ObjectRoot
 from postprocess.pointer import current_manifest
-from postprocess.provenance import Provenance
+from postprocess.provenance import UNKNOWN_DEVICE, Provenance
 from postprocess.publish import FORECAST
 from postprocess.rows import shard_path
 from postprocess.store import ForecastWriter
@@ -76,10 +76,14 @@ class Recipe:
             member_health=tuple(told["member_health"]),
             comment=told["comment"],
             batch_size=told["batch_size"],
+            device=told.get("device", UNKNOWN_DEVICE),
         )
 
-    def spec(self, numbers: Sequence[int]) -> ForecastSpec:
-        """What the rebuilt store of these members holds; InputError for one that never was."""
+    def spec(self, numbers: Sequence[int], made: Provenance | None = None) -> ForecastSpec:
+        """What the rebuilt store of these members holds; InputError for one that never was.
+
+        `made` tells how they are made this time, which decides whether a store is continued.
+        """
         unknown = sorted(set(numbers) - set(self.numbers))
         if unknown or not numbers:
             raise InputError(
@@ -92,7 +96,7 @@ class Recipe:
             init_time=self.cycle.init_time,
             numbers=tuple(numbers),
             lead_times=tuple(lead.astype("timedelta64[ns]") for lead in leads),
-            provenance=self.provenance,
+            provenance=made or self.provenance,
             rounding=self.rounding,
         )
 
@@ -131,15 +135,17 @@ def rebuild(
     numbers: Sequence[int],
     stream: Callable[[], Iterator[ForecastStep]],
     path: Path,
+    made: Provenance,
 ) -> list[str]:
     """Write the members `numbers`, in that order, to the store `path`.
 
-    `stream` gives the forecast of just these members from the recipe's initial state. Returns the
-    shards that are not what was published, by key; empty when all bits are the same.
+    `stream` gives the forecast of just these members from the recipe's initial state, and `made`
+    tells what computes it: a store that was begun in another way is begun anew, a finished one is
+    a StoreError before anything is computed. Returns the shards that are not what was published,
+    by key; empty when all bits are the same.
     """
-    spec = recipe.spec(numbers)
-    with ForecastWriter(path, spec) as writer:
-        for step in stream():
+    with ForecastWriter(path, recipe.spec(numbers, made)) as writer:
+        for step in () if writer.finished else stream():
             writer.write(step)
     return differing_shards(recipe, numbers, path)
 

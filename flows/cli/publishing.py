@@ -158,8 +158,9 @@ def rebuild(
 ) -> None:
     """Compute members of an old CYCLE again from its recipe: initial state, weights, noise keys.
 
-    The bits are those that were published when the device is of the same kind; whether they are is
-    said, by the digests in the manifest.
+    The bits are those that were published when the device is of the same kind (the attribute
+    `device` of the published stores); whether they are is told by the digests in the manifest, and
+    the exit code is 7 when they are not.
     """
     from rich.console import Console
 

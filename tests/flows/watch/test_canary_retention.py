@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_a_run_that_begins_while_retention_is_at_work_loses_nothing(
     staged = aged(config.staging / old.id, 200)
     held, remove = ExitStack(), shutil.rmtree
 
-    def removing(path: Path, **options: bool) -> None:
+    def removing(path: Path, **options: Any) -> None:
         remove(path, **options)
         if path == fetched:
             (staged / "new").write_bytes(b"fresh")
@@ -201,7 +202,7 @@ def test_a_run_that_begins_while_retention_is_at_work_loses_nothing(
 
     look = retention._due
     monkeypatch.setattr(retention, "_due", due)
-    monkeypatch.setattr(retention.shutil, "rmtree", removing)
+    monkeypatch.setattr("flows.watch.retention.shutil.rmtree", removing)
     with held:
         freed = free_space(config, NOW)
     assert staged.exists()
@@ -216,8 +217,7 @@ def test_retention_holds_the_lock_of_a_cycle_while_it_deletes(
     aged(config.staging / old.id, 200)
     locked: list[bool] = []
     monkeypatch.setattr(
-        retention.shutil,
-        "rmtree",
+        "flows.watch.retention.shutil.rmtree",
         lambda *_, **__: locked.append(is_worked_on(old, config.locks)),
     )
     free_space(config, NOW)

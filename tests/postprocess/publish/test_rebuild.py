@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import made_up
 import numpy as np
@@ -14,6 +17,7 @@ import xarray as xr
 
 from flows.progress import LogReporter
 from flows.rebuild import parse_members, rebuild_members
+from mosaic_core.contract.artifacts import ForecastStep
 from mosaic_core.contract.cycle import Cycle
 from mosaic_core.contract.errors import InputError, ModelError, PublishError, StoreError
 from mosaic_core.contract.schema import channels_to_dataset
@@ -107,6 +111,54 @@ def test_other_bits_are_told(published: Published, tmp_path: Path) -> None:
     )
     assert differing_shards(recipe, (1,), tmp_path / "a.zarr") == []
     assert len(differing_shards(recipe, (2,), tmp_path / "a.zarr")) == 82
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, killed_at: int = -1) -> None:
+    """Another kind of device, with other bits; it may be interrupted at a step."""
+    compute = Forecaster.forecast
+
+    def forecast(self: Forecaster, *arguments: Any, **options: Any) -> Iterator[ForecastStep]:
+        for step in compute(self, *arguments, **options):
+            if step.step == killed_at:
+                raise KeyboardInterrupt
+            yield dataclasses.replace(step, fields=step.fields * np.float32(0.5))
+
+    monkeypatch.setattr(Forecaster, "forecast", forecast)
+    monkeypatch.setattr(Forecaster, "device_name", "another kind")
+
+
+def test_what_another_device_finished_is_told_and_refused_before_computing(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.zarr"
+    arguments = (CYCLE, published.root, published.weights, "1", output, "cpu", LogReporter())
+    with monkeypatch.context() as device:
+        elsewhere(device)
+        with pytest.raises(StoreError, match="82 shards differ") as told:
+            rebuild_members(*arguments)
+        assert "computed on another kind with" in told.value.what
+    with xr.open_zarr(output, chunks=None) as dataset:
+        assert dataset.attrs["device"] == "another kind"
+    with monkeypatch.context() as idle:
+        idle.setattr(Forecaster, "forecast", None)
+        with pytest.raises(StoreError, match="there is a store here already"):
+            rebuild_members(*arguments)
+    shutil.rmtree(output)
+    assert "every bit as published" in rebuild_members(*arguments)
+    monkeypatch.setattr(Forecaster, "forecast", None)
+    assert "every bit as published" in rebuild_members(*arguments), "finished, not computed again"
+
+
+def test_what_another_device_began_is_begun_anew(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (published.root, published.weights, "1", tmp_path / "a.zarr", "cpu", LogReporter())
+    with monkeypatch.context() as device:
+        elsewhere(device, killed_at=1)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild_members(CYCLE, *arguments)
+    assert (tmp_path / ".a.zarr.partial").exists()
+    assert "every bit as published" in rebuild_members(CYCLE, *arguments)
 
 
 def test_other_weights_are_refused(published: Published, tmp_path: Path) -> None:
