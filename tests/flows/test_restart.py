@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from tests.flows import ensemble_job
 from tests.flows.ensemble_job import EVERY, MEMBERS, STEPS
@@ -96,3 +97,10 @@ def test_a_gpu_that_fails_is_told_with_what_is_stored_and_how_to_go_on(
     assert "more for experts" not in said.rpartition("DeviceError")[2]
     assert job(folder) == MEMBERS * (STEPS - 2)
     assert stored(folder) == stored(whole)
+
+
+def test_every_store_tells_the_kind_of_device(whole: Path) -> None:
+    """It decides the bits: a member is computed again to the bit on that kind only."""
+    for name in ("forecast", "points", "ensemble", "initial_state"):
+        with xr.open_zarr(staged(whole) / f"{name}.zarr", chunks=None) as dataset:
+            assert dataset.attrs["device"] == "cpu"
