@@ -90,9 +90,9 @@ def test_an_unknown_scheme_and_a_missing_bucket_name_are_refused() -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(PublishError, match="Not a directory") as caught:
-        open_root(tmp_path / "file").write("a/b", b"", cache=MUTABLE)
+    (tmp_path / "a").write_text("not a folder")
+    with pytest.raises(PublishError, match=r"Not a directory|File exists") as caught:
+        open_root(tmp_path).write("a/b", b"", cache=MUTABLE)
     assert "publish again" in str(caught.value)
 
 
