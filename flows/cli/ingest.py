@@ -224,7 +224,7 @@ def gate(
     Exits with 4 when the gate refuses.
     """
     if figure is not None:
-        from ingest.gate.plot import figure_form
+        from mosaic_core.contract.files import figure_form
 
         figure_form(figure)
     settings = _settings(config, data_root, weights)

@@ -8,8 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ingest.gate.verdict import Outcome, Verdict
-from mosaic_core.contract.errors import InputError
-from mosaic_core.contract.files import write_atomic
+from mosaic_core.contract.files import figure_form, write_atomic
 
 _COLOURS = {Outcome.PASS: "#2a9d57", Outcome.WARN: "#e6a117", Outcome.REFUSE: "#c8322b"}
 _LONGEST = 2.0
@@ -18,18 +17,6 @@ _LONGEST = 2.0
 def plot_verdict(verdict: Verdict, title: str, path: Path) -> None:
     """Write the picture of `draw_verdict` in the form that the suffix of `path` names."""
     write_atomic(path, draw_verdict(verdict, title, figure_form(path)))
-
-
-def figure_form(path: Path) -> str:
-    """'png' or 'svg', by the suffix; InputError for any other."""
-    form = path.suffix.lstrip(".").lower()
-    if form not in ("png", "svg"):
-        raise InputError(
-            f"figures are PNG or SVG, not {path.suffix!r}",
-            where=str(path),
-            remedy="end the name with .png or .svg",
-        )
-    return form
 
 
 def draw_verdict(verdict: Verdict, title: str, form: str = "png") -> bytes:

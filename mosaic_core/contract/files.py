@@ -10,6 +10,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from mosaic_core.contract.errors import InputError
+
 _BLOCK_BYTES = 1 << 20
 _ASIDE = re.compile(r"^\..+\.[0-9a-f]{8}\.tmp$")
 
@@ -27,6 +29,18 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         aside.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def figure_form(path: Path) -> str:
+    """'png' or 'svg', the form of a figure by its suffix; InputError for any other."""
+    form = path.suffix.lstrip(".").lower()
+    if form not in ("png", "svg"):
+        raise InputError(
+            f"figures are PNG or SVG, not {path.suffix!r}",
+            where=str(path),
+            remedy="end the name with .png or .svg",
+        )
+    return form
 
 
 def is_aside(path: Path) -> bool:

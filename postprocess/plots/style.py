@@ -15,8 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mosaic_core.contract.errors import InputError
-from mosaic_core.contract.files import write_atomic
+from mosaic_core.contract.files import figure_form, write_atomic
 from mosaic_core.contract.grid import STANDARD_GRAVITY
 
 # Okabe and Ito's palette: eight colours told apart with any common colour blindness.
@@ -129,13 +128,7 @@ def _draw_banner(figure: Figure, banner: str, height: float) -> None:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure whole or not at all; the suffix (.png or .svg) decides the form."""
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in ("png", "svg"):
-        raise InputError(
-            f"figures are PNG or SVG, not {path.suffix!r}",
-            where=str(path),
-            remedy="end the name with .png or .svg",
-        )
+    kind = figure_form(path)
     content = io.BytesIO()
     # A fixed salt and no date: the same figure is the same file.
     with mpl.rc_context({"svg.hashsalt": "mosaic-ops"}):
